@@ -1,0 +1,79 @@
+# make test    the whole gate: what is needed to run it, the checks, the tests
+# make demo    index and backfill the sample in examples/, and show candles
+# make check   ruff and mypy alone
+# make bench   build the benchmark's data once, then time candlebeam beside its peers
+# make lock    resolve requirements/*.lock anew (LOCK_ARGS= keeps the pins that still fit)
+# make clean   remove what make made, except the benchmark's data
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+LOCK_ARGS ?= --upgrade
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
+DEMO := build/demo
+UV_VENV := build/uv
+UV_VERSION := 0.13.9
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+FROM_LOCK := $(INSTALL) --only-binary :all: --require-hashes
+COMPILE = $(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	--only-binary :all: --no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
+
+.PHONY: test check demo bench lock clean
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(READY)
+	@rm -rf $(DEMO)
+	mkdir -p $(DEMO)
+	run() { echo; echo "\$$ $$*"; PATH="$(BIN):$$PATH" "$$@"; }
+	run candlebeam index examples/archive --db $(DEMO)/index.sqlite
+	run candlebeam backfill --db $(DEMO)/index.sqlite --out $(DEMO)/candles
+	run candlebeam show $(DEMO)/candles/RAM/BINANCE/btcusdt.bin --head 10
+	run candlebeam show $(DEMO)/candles/PI/KRAKEN/XBT-USDT.bin --head 10
+
+bench: $(BENCH_READY)
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+$(READY): pyproject.toml requirements/dev.lock
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: no $(PYTHON) here; say which Python: make PYTHON=python3.12" >&2; exit 1; }
+	"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "make: $(PYTHON) is $$("$(PYTHON)" -V 2>&1); Candlebeam needs Python 3.10 to 3.13: make PYTHON=python3.12" >&2; exit 1; }
+	"$(PYTHON)" -c 'import ensurepip, venv' || { \
+	  echo "make: $(PYTHON) has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	echo "Setting up $(VENV) with $$("$(PYTHON)" -V): this takes a minute or two"
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(FROM_LOCK) -r requirements/dev.lock
+	$(INSTALL) --no-build-isolation --editable .
+	touch $@
+
+$(BENCH_READY): $(READY) requirements/bench.lock
+	@$(FROM_LOCK) -r requirements/bench.lock
+	touch $@
+
+lock: $(UV_VENV)/bin/uv
+	$(COMPILE) --extra pandas --group dev --output-file requirements/dev.lock
+	$(COMPILE) --constraints requirements/dev.lock --output-file requirements/runtime.lock
+	$(COMPILE) --extra bench --constraints requirements/dev.lock --output-file requirements/bench.lock
+
+$(UV_VENV)/bin/uv:
+	@"$(PYTHON)" -m venv --clear $(UV_VENV)
+	$(UV_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: uv==$(UV_VERSION)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find candlebeam tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

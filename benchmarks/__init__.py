@@ -1,0 +1,1 @@
+"""Candlebeam timed beside DuckDB, Polars and decompression alone: `python -m benchmarks.run`."""

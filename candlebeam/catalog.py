@@ -1,0 +1,388 @@
+"""The catalog: an SQLite inventory of the files of trade-log archives.
+
+Append-only: indexing adds what is new and changes nothing that is there. Symbols are kept as they
+stand in the path; what they mean is a rule (`rules.symbols`) that is applied when a run is planned.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import NamedTuple
+
+from candlebeam.errors import CandlebeamError, UsageError
+from candlebeam.model import Market
+from candlebeam.rules.symbols import symbol_eras
+
+SCHEMA_VERSION = 1
+#: How many names of skipped files are kept to be shown.
+SHOWN_STRAYS = 5
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS roots (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS files (
+    root_id INTEGER NOT NULL REFERENCES roots (id),
+    relative_path TEXT NOT NULL,
+    collector TEXT NOT NULL,
+    exchange TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    start_ts INTEGER NOT NULL,
+    ext TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (root_id, relative_path)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_market
+    ON files (collector, exchange, symbol, start_ts);
+"""
+_FILE_NAME = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:-(\d{2}))?(\.gz)?", re.ASCII)
+_DEPTH = 4  # collector / bucket / exchange / symbol
+
+
+class CatalogFile(NamedTuple):
+    """One input of a market. A file and its `.gz` twin are one input.
+
+    Attributes:
+        start_ts: where its name says that it starts, ms.
+        path: relative to the root, without `.gz`.
+        root: the root's path.
+        ext: "" or ".gz": what to read; "" if both were there.
+        size: bytes when it was indexed.
+    """
+
+    start_ts: int
+    path: str
+    root: str
+    ext: str
+    size: int
+
+
+class SymbolRange(NamedTuple):
+    """Files of one raw symbol that start at or after `from_ts` and before `to_ts`."""
+
+    symbol: str
+    from_ts: int
+    to_ts: int
+
+
+@dataclass
+class IndexSummary:
+    """What indexing a root came to: files added, files already known, and what was skipped."""
+
+    added: int = 0
+    known: int = 0
+    skipped: int = 0
+    strays: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def skip(self, path: str) -> None:
+        """Counts something that is no input."""
+        self.skipped += 1
+        if len(self.strays) < SHOWN_STRAYS:
+            self.strays.append(path)
+
+
+@lru_cache(maxsize=4096)
+def parse_start(name: str) -> tuple[int, str] | None:
+    """The start (ms) and the extension ("" or ".gz") that a file name stands for; None for others.
+
+    >>> parse_start("2021-01-08-04.gz")
+    (1610078400000, '.gz')
+    >>> parse_start("2021-02-30") is None
+    True
+    """
+    match = _FILE_NAME.fullmatch(name)
+    if not match:
+        return None
+    year, month, day, hour, ext = match.groups()
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour or 0), tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    return int(moment.timestamp()) * 1000, ext or ""
+
+
+class Catalog:
+    """An open catalog; a context manager.
+
+    Args:
+        path: the database.
+        create: whether to make it if it is not there.
+
+    Raises:
+        CandlebeamError: there is none, or the file is something else.
+    """
+
+    def __init__(self, path: str, *, create: bool = False) -> None:
+        if not create and not os.path.isfile(path):
+            raise CandlebeamError(
+                f"{path}: no such catalog; make one with `candlebeam index ROOT --db {path}`"
+            )
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise CandlebeamError(f"{path}: {error}") from None
+        try:
+            self._open(create)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise CandlebeamError(f"{path}: expected a catalog, found: {error}") from None
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0 and create:
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if tables:
+                raise CandlebeamError(f"{self.path}: expected a catalog, found another database")
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise CandlebeamError(
+                f"{self.path}: expected a catalog of version {SCHEMA_VERSION},"
+                f" found version {version}"
+            )
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    # Indexing
+
+    def index(self, root: str, include: Sequence[str] = ()) -> IndexSummary:
+        """Adds the files under a root that are new.
+
+        Args:
+            root: the folder that holds `{collector}/{bucket}/{exchange}/{symbol}/` folders.
+            include: folders under it, relative to it, to walk instead of all of it.
+
+        Raises:
+            UsageError: the root, or a folder to include, is no folder or is outside the root.
+        """
+        root = os.path.realpath(root)
+        if not os.path.isdir(root):
+            raise UsageError(f"{root}: expected a folder with an archive, found none")
+        subtrees = [_subtree(root, name) for name in include] or [()]
+        summary = IndexSummary()
+        try:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR IGNORE INTO roots (path) VALUES (?)", (root,))
+            (root_id,) = self._db.execute("SELECT id FROM roots WHERE path = ?", (root,)).fetchone()
+            for subtree in subtrees:
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    self._new_files(root_id, root, subtree, summary),
+                )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise CandlebeamError(f"{self.path}: {error}") from None
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        return summary
+
+    def _new_files(
+        self, root_id: int, root: str, subtree: tuple[str, ...], summary: IndexSummary
+    ) -> Iterator[tuple[int, str, str, str, str, int, str, int]]:
+        for parts in _symbol_folders(root, subtree, summary):
+            collector, _, exchange, symbol = parts
+            prefix = "/".join(parts) + "/"
+            known = self._known(root_id, prefix)
+            try:
+                entries = os.scandir(os.path.join(root, prefix))
+            except OSError as error:
+                _unreadable(summary, root, prefix, error)
+                continue
+            with entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if path in known:
+                        summary.known += 1
+                        continue
+                    start = parse_start(entry.name)
+                    try:
+                        if start is None or not _utf8(path) or not entry.is_file():
+                            summary.skip(path)
+                            continue
+                        size = entry.stat().st_size
+                    except OSError as error:
+                        _unreadable(summary, root, path, error)
+                        continue
+                    summary.added += 1
+                    yield (
+                        root_id, path, collector.upper(), exchange.upper(), symbol,
+                        start[0], start[1], size,
+                    )  # fmt: skip
+
+    def _known(self, root_id: int, prefix: str) -> set[str]:
+        if not _utf8(prefix):
+            return set()
+        rows = self._db.execute(
+            "SELECT relative_path FROM files"
+            " WHERE root_id = ? AND relative_path > ? AND relative_path < ?",
+            (root_id, prefix, prefix[:-1] + "0"),
+        )
+        return {path for (path,) in rows}
+
+    # Reading
+
+    def markets(
+        self,
+        collector: str | None = None,
+        exchange: str | None = None,
+        symbol: str | None = None,
+    ) -> dict[Market, list[SymbolRange]]:
+        """The markets of the catalog, in order, with the raw symbols that make them up.
+
+        Collector and exchange filter without regard to case; `symbol` is the market's or a raw one.
+        """
+        eras: dict[Market, list[SymbolRange]] = {}
+        for raw_collector, raw_exchange, raw in self._raw_symbols():
+            if collector and raw_collector != collector.upper():
+                continue
+            if exchange and raw_exchange != exchange.upper():
+                continue
+            means = symbol_eras(raw_exchange, raw)
+            ends = [era.from_ts for era in means[1:]] + [1 << 62]
+            for era, end in zip(means, ends, strict=True):
+                market = Market(raw_collector, raw_exchange, era.symbol)
+                begin = era.from_ts if era is not means[0] else -(1 << 62)
+                eras.setdefault(market, []).append(SymbolRange(raw, begin, end))
+        wanted = {
+            market: ranges
+            for market, ranges in sorted(eras.items())
+            if not symbol or symbol == market.symbol or symbol in {r.symbol for r in ranges}
+        }
+        return {m: r for m, r in wanted.items() if self._any_file(m, r)}
+
+    def _raw_symbols(self) -> Iterator[tuple[str, str, str]]:
+        """Distinct (collector, exchange, symbol), by one jump in the index for each."""
+        with closing(self._db.cursor()) as cursor:
+            last: tuple[str, str, str] | None = None
+            while True:
+                where = "" if last is None else " WHERE (collector, exchange, symbol) > (?, ?, ?)"
+                row = cursor.execute(
+                    f"SELECT collector, exchange, symbol FROM files{where}"
+                    " ORDER BY collector, exchange, symbol LIMIT 1",
+                    last or (),
+                ).fetchone()
+                if row is None:
+                    return
+                last = row
+                yield row
+
+    def _any_file(self, market: Market, ranges: list[SymbolRange]) -> bool:
+        return any(True for found in ranges for _ in self._rows(market, found, None, limit=1))
+
+    def files(
+        self, market: Market, ranges: list[SymbolRange], from_ts: int | None = None
+    ) -> list[CatalogFile]:
+        """A market's inputs in file order: by start, then path, then root.
+
+        `from_ts` leaves out those that start before it.
+        """
+        rows = [row for found in ranges for row in self._rows(market, found, from_ts)]
+        inputs: dict[tuple[int, str, str], CatalogFile] = {}
+        for start_ts, relative, root, ext, size in rows:
+            path = relative[: -len(ext)] if ext else relative
+            key = (start_ts, path, root)
+            if key not in inputs or not ext:
+                inputs[key] = CatalogFile(start_ts, path, root, ext, size)
+        return [inputs[key] for key in sorted(inputs)]
+
+    def count_before(self, market: Market, ranges: list[SymbolRange], before_ts: int) -> int:
+        """How many inputs of a market start before a moment; twins count once."""
+        total = 0
+        for found in ranges:
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM (SELECT DISTINCT root_id, start_ts,"
+                " substr(relative_path, 1, length(relative_path) - length(ext)) FROM files"
+                " WHERE collector = ? AND exchange = ? AND symbol = ?"
+                " AND start_ts >= ? AND start_ts < ?)",
+                (market.collector, market.exchange, found.symbol,
+                 found.from_ts, min(found.to_ts, before_ts)),
+            ).fetchone()  # fmt: skip
+            total += count
+        return total
+
+    def _rows(
+        self, market: Market, found: SymbolRange, from_ts: int | None, limit: int = -1
+    ) -> Iterator[tuple[int, str, str, str, int]]:
+        begin = found.from_ts if from_ts is None else max(found.from_ts, from_ts)
+        return self._db.execute(
+            "SELECT start_ts, relative_path, path, ext, size"
+            " FROM files JOIN roots ON roots.id = root_id"
+            " WHERE collector = ? AND exchange = ? AND symbol = ?"
+            " AND start_ts >= ? AND start_ts < ? LIMIT ?",
+            (market.collector, market.exchange, found.symbol, begin, found.to_ts, limit),
+        )
+
+
+def _utf8(path: str) -> bool:
+    """Whether a path can be stored: its bytes are text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _subtree(root: str, name: str) -> tuple[str, ...]:
+    full = os.path.realpath(os.path.join(root, name))
+    relative = os.path.relpath(full, root)
+    if relative.split(os.sep)[0] == os.pardir:
+        raise UsageError(f"--include {name}: expected a folder under {root}")
+    if not os.path.isdir(full):
+        raise UsageError(f"--include {name}: no such folder under {root}")
+    parts = () if relative == os.curdir else tuple(relative.split(os.sep))
+    if len(parts) > _DEPTH:
+        raise UsageError(f"--include {name}: deeper than collector/bucket/exchange/symbol")
+    return parts
+
+
+def _symbol_folders(
+    root: str, subtree: tuple[str, ...], summary: IndexSummary
+) -> Iterator[tuple[str, ...]]:
+    """The folders of symbols under `subtree`, sorted; files that stand above them are skipped."""
+    if len(subtree) == _DEPTH:
+        yield subtree
+        return
+    here = os.path.join(root, *subtree)
+    try:
+        with os.scandir(here) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        _unreadable(summary, root, "/".join(subtree), error)
+        return
+    for entry in found:
+        path = (*subtree, entry.name)
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:
+            _unreadable(summary, root, "/".join(path), error)
+            continue
+        if not is_folder or (entry.is_symlink() and _is_loop(entry.path)):
+            summary.skip("/".join(path))
+        else:
+            yield from _symbol_folders(root, path, summary)
+
+
+def _is_loop(path: str) -> bool:
+    """Whether a link leads to a folder that it stands in itself."""
+    target, here = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
+    return os.path.commonpath([target, here]) == target
+
+
+def _unreadable(summary: IndexSummary, root: str, path: str, error: OSError) -> None:
+    summary.skip(path)
+    summary.unreadable.append(f"{os.path.join(root, path)}: {error.strerror or error}")

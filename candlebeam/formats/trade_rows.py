@@ -1,0 +1,499 @@
+"""The rows of a trade log, from bytes to columns: one loop over the text of many files.
+
+The loop reads a row of the usual shape (13-digit timestamp, single spaces, plain numbers) straight
+from 64-byte masks of where its digits end, without a branch that depends on the data. Any other
+row goes the long way round, under the full rules.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from candlebeam.formats.decimal_numbers import (
+    NO_NUMBER,
+    PARSED,
+    UNDECIDED,
+    eight_digits,
+    parse_number,
+)
+from candlebeam.kernels import Deferred, callee, kernel
+from candlebeam.model import Float64Array, Int64Array, Uint8Array
+
+#: Why a row is rejected, in the order of the checks; a row's first failure counts.
+REASONS = ("length", "fields", "timestamp", "price", "size", "side", "liquidation", "volume")
+(
+    LENGTH,
+    FIELDS,
+    TIMESTAMP,
+    PRICE,
+    SIZE,
+    SIDE,
+    LIQUIDATION,
+    VOLUME,
+) = range(len(REASONS))
+
+#: Bytes of the longest row, without its line feed.
+MAX_ROW = 1 << 20
+#: Timestamps lie between these, in ms.
+MIN_TS = 100_000_000_000
+MAX_TS = 10_000_000_000_000
+
+# Columns of `texts`: one row of int64 a file whose text, or a part of it, is in the buffer.
+POS = 0  #: where the first row that is not yet read begins in the buffer
+END = 1  #: where the file's text in the buffer ends
+SCANNED = 2  #: up to here no line feed was found
+BASE = 3  #: a place in the buffer plus this is the place in the file's text
+LINES = 4  #: rows seen so far
+TAIL = 5  #: what to do with a row without line feed: one of the TAIL constants
+SEEN = 6  #: place in the text up to which rows are known to an earlier run
+SKIPPING = 7  #: inside a row that is too long: one of the SKIP constants
+TRADES = 8
+LATE = 9
+FIRST_LATE = 10
+TEXT_BYTES = 11  #: place in the text behind the last line feed
+REJECTED = 12  #: the first of the counts by reason
+TEXT_COLUMNS = REJECTED + len(REASONS)
+
+TAIL_WAITS = 0  # more text may come
+TAIL_IS_ROW = 1  # the text is complete
+TAIL_IS_TORN = 2  # the text was cut off: what follows the last line feed is nothing
+
+SKIP_NONE = 0
+SKIP_BLANK = 1  # only blanks so far
+SKIP_ROW = 2
+SKIP_BLANK_CR = 3  # only blanks and then one CR, which may belong to the line end
+
+# Places in `control`.
+TEXT = 0  #: which text is being read; in and out
+FILLED = 1  #: trades in the columns; in and out
+NOTED = 2  #: rows in `rejects`; in and out
+NUMBER_START = 3  #: out, for ASK_NUMBER: where the number stands
+NUMBER_END = 4
+NUMBER_FIELD = 5  #: 0 timestamp, 1 price, 2 size
+CONTROL_SIZE = 6
+
+# What the kernel returns.
+DONE = 0  #: all texts are read as far as they go
+COLUMNS_FULL = 1
+REJECTS_FULL = 2
+ASK_NUMBER = 3  #: put float() of the number into `answers` and its start into `answered`, go on
+LONG_ROW = 4  #: the row at POS is too long for the buffer: take what is wanted of it, go on
+
+# Columns of `rejects`.
+REJECT_TEXT = 0
+REJECT_LINE = 1  #: counted from 1
+REJECT_REASON = 2
+REJECT_START = 3  #: in the buffer; -1 for a row that has gone through it
+REJECT_END = 4
+REJECT_COLUMNS = 5
+
+_line_feeds = Deferred("candlebeam.formats.byte_words", "line_feeds")
+_spaces = Deferred("candlebeam.formats.byte_words", "spaces")
+_non_digits = Deferred("candlebeam.formats.byte_words", "non_digits")
+_dots = Deferred("candlebeam.formats.byte_words", "dots")
+_load_word = Deferred("candlebeam.formats.byte_words", "load_word")
+_trailing_zeros = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
+
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_ALL_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_TS_MASK = np.uint64((1 << 14) - 1)
+_TS_END = np.uint64(1 << 13)
+# By the length of a fraction, from -1 to 8.
+_TENS = np.array([10 ** max(n, 0) for n in range(-1, 9)], np.int64)
+_FLOAT_TENS = _TENS.astype(np.float64)
+_VOLUME_SCALE = 1e6
+_VOLUME_LIMIT = 2.0**63
+_NO_REASON = -1
+_ASK = -2
+
+
+@callee
+def _bit(place: int) -> np.uint64:
+    return _ONE << np.uint64(place & 63)
+
+
+@callee
+def _short_digits(text: Uint8Array, start: int, count: int) -> int:
+    """The number that `count` digits at `start` write: 0 to 8, or less than none for 0."""
+    # In two steps, as a shift by 64 does nothing.
+    shift = np.uint64(32 - 4 * count)
+    return np.int64(eight_digits(_load_word(text, start) << shift << shift))
+
+
+@callee
+def _number(
+    text: Uint8Array,
+    start: int,
+    end: int,
+    field: int,
+    control: Int64Array,
+    answered: Int64Array,
+    answers: Float64Array,
+) -> tuple[int, float]:
+    verdict, value = parse_number(text, start, end)
+    if verdict == UNDECIDED:
+        if answered[field] == start:
+            return PARSED, answers[field]
+        control[NUMBER_START] = start
+        control[NUMBER_END] = end
+        control[NUMBER_FIELD] = field
+    return verdict, value
+
+
+@callee
+def _any_row(
+    text: Uint8Array,
+    start: int,
+    end: int,
+    control: Int64Array,
+    answered: Int64Array,
+    answers: Float64Array,
+) -> tuple[int, int, float, float, int, int]:
+    """A row that is not blank, without its line end: (reason, ts, price, size, buy, liquidation).
+
+    The reason is _NO_REASON for a trade and _ASK where a number needs `float()`.
+    """
+    if end - start > MAX_ROW:
+        return LENGTH, 0, 0.0, 0.0, 0, 0
+    fields = 0
+    s0 = e0 = s1 = e1 = s2 = e2 = s3 = e3 = s4 = e4 = 0
+    at = start
+    while True:
+        while at < end and (text[at] == 0x20 or text[at] == 0x09):
+            at += 1
+        if at == end:
+            break
+        begin = at
+        while at < end and text[at] != 0x20 and text[at] != 0x09:
+            at += 1
+        if fields == 0:
+            s0, e0 = begin, at
+        elif fields == 1:
+            s1, e1 = begin, at
+        elif fields == 2:
+            s2, e2 = begin, at
+        elif fields == 3:
+            s3, e3 = begin, at
+        elif fields == 4:
+            s4, e4 = begin, at
+        else:
+            return FIELDS, 0, 0.0, 0.0, 0, 0
+        fields += 1
+    if fields < 4:
+        return FIELDS, 0, 0.0, 0.0, 0, 0
+    verdict, time = _number(text, s0, e0, 0, control, answered, answers)
+    if verdict == UNDECIDED:
+        return _ASK, 0, 0.0, 0.0, 0, 0
+    time = np.floor(time)
+    if verdict == NO_NUMBER or not MIN_TS < time < MAX_TS:
+        return TIMESTAMP, 0, 0.0, 0.0, 0, 0
+    verdict, price = _number(text, s1, e1, 1, control, answered, answers)
+    if verdict == UNDECIDED:
+        return _ASK, 0, 0.0, 0.0, 0, 0
+    if verdict == NO_NUMBER or not 0.0 < price < np.inf:
+        return PRICE, 0, 0.0, 0.0, 0, 0
+    verdict, size = _number(text, s2, e2, 2, control, answered, answers)
+    if verdict == UNDECIDED:
+        return _ASK, 0, 0.0, 0.0, 0, 0
+    if verdict == NO_NUMBER or not 0.0 <= size < np.inf:
+        return SIZE, 0, 0.0, 0.0, 0, 0
+    if e3 - s3 != 1 or (text[s3] != 0x30 and text[s3] != 0x31):
+        return SIDE, 0, 0.0, 0.0, 0, 0
+    liquidation = 0
+    if fields == 5:
+        if e4 - s4 != 1 or (text[s4] != 0x30 and text[s4] != 0x31):
+            return LIQUIDATION, 0, 0.0, 0.0, 0, 0
+        liquidation = text[s4] & 1
+    # A volume this great is whole, so rounding does not change it.
+    if not (price * size) * _VOLUME_SCALE < _VOLUME_LIMIT:
+        return VOLUME, 0, 0.0, 0.0, 0, 0
+    return _NO_REASON, np.int64(time), price, size, np.int64(text[s3] & 1), np.int64(liquidation)
+
+
+@callee
+def _usual_rows(
+    text: Uint8Array,
+    pos: int,
+    end: int,
+    from_ts: int,
+    seen: int,
+    ts: Int64Array,
+    price: Float64Array,
+    size: Float64Array,
+    buy: Uint8Array,
+    liquidation: Uint8Array,
+    slot: np.uint64,
+) -> tuple[int, np.uint64, int, int]:
+    """Reads rows of the usual shape, up to the first other one and behind a late one.
+
+    All indices into arrays are unsigned, since numba tests signed ones for being negative.
+
+    Args:
+        seen: rows from here on (a place in `text`) are late if they are older than `from_ts`.
+        slot: where in the columns to begin.
+
+    Returns:
+        The next row's place, the next slot, how many rows were read, and the ts of the last one of
+        them if that is late, else 0.
+    """
+    capacity = np.uint64(len(ts))
+    lines = 0
+    while slot < capacity:
+        # Places below are relative to pos, and 64 where there is none.
+        space = _spaces(text, pos)
+        no_digit = _non_digits(text, pos)
+        row_end = _trailing_zeros(_line_feeds(text, pos))
+        space2 = space & ~_TS_MASK
+        price_end = _trailing_zeros(space2)
+        size_end = _trailing_zeros(space2 & (space2 - _ONE))
+        # The end of a number without dot counts as its dot, and its fraction is -1 digits long.
+        price_dot = _trailing_zeros(no_digit & ~_TS_MASK)
+        size_dot = _trailing_zeros(no_digit & ((_ALL_ONES - _ONE) << np.uint64(price_end & 63)))
+        expected = _TS_END | _bit(price_end) | _bit(size_end) | _bit(price_dot) | _bit(size_dot)
+        known = space | _dots(text, pos)
+        in_row = _bit(row_end) - _ONE
+        price_whole = price_dot - 14
+        size_whole = size_dot - price_end - 1
+        price_fraction = price_end - price_dot - 1
+        size_fraction = size_end - size_dot - 1
+        if not (
+            (row_end == size_end + 2)
+            & (pos + row_end < end)
+            & ((((no_digit ^ expected) | (no_digit ^ known)) & in_row) == _ZERO)
+            & ((space & _TS_MASK) == _TS_END)
+            & ((((price_whole - 1) | (size_whole - 1)) & ~7) == 0)
+            & (((8 - price_fraction) | (8 - size_fraction)) >= 0)
+        ):
+            break
+        side = text[np.uint64(pos + size_end + 1)]
+        row_ts = np.int64(eight_digits(_load_word(text, pos))) * 100_000 + _short_digits(
+            text, pos + 8, 5
+        )
+        price_tens = np.uint64(price_fraction + 1)
+        size_tens = np.uint64(size_fraction + 1)
+        price_digits = _short_digits(text, pos + 14, price_whole) * _TENS[
+            price_tens
+        ] + _short_digits(text, pos + price_dot + 1, price_fraction)
+        size_digits = _short_digits(text, pos + price_end + 1, size_whole) * _TENS[
+            size_tens
+        ] + _short_digits(text, pos + size_dot + 1, size_fraction)
+        row_price = np.float64(price_digits) / _FLOAT_TENS[price_tens]
+        row_size = np.float64(size_digits) / _FLOAT_TENS[size_tens]
+        if not (
+            (((price_digits | size_digits) >> 53) == 0)
+            & (price_digits > 0)
+            & (row_ts > MIN_TS)
+            & ((side & 0xFE) == 0x30)
+            & ((row_price * row_size) * _VOLUME_SCALE < _VOLUME_LIMIT)
+        ):
+            break
+        start = pos
+        pos += row_end + 1
+        lines += 1
+        ts[slot] = row_ts
+        price[slot] = row_price
+        size[slot] = row_size
+        buy[slot] = side & 1
+        liquidation[slot] = 0
+        if row_ts >= from_ts:
+            slot += _ONE
+        elif start >= seen:
+            return pos, slot, lines, row_ts
+    return pos, slot, lines, 0
+
+
+@callee
+def _find_line_feed(text: Uint8Array, start: int, end: int) -> int:
+    """The place of the first line feed in text[start:end], else `end`."""
+    at = start
+    while at < end:
+        found = _line_feeds(text, at)
+        if found != _ZERO:
+            return min(at + _trailing_zeros(found), end)
+        at += 64
+    return end
+
+
+@callee
+def _skip_state(text: Uint8Array, start: int, end: int, state: int) -> int:
+    """The state of skipping a row after text[start:end] of it, which holds no line feed."""
+    at = start
+    while at < end and state != SKIP_ROW:
+        if state == SKIP_BLANK_CR:
+            state = SKIP_ROW
+        elif text[at] == 0x0D:
+            state = SKIP_BLANK_CR
+        elif text[at] != 0x20 and text[at] != 0x09:
+            state = SKIP_ROW
+        at += 1
+    return state
+
+
+@kernel(
+    "int64(uint8[::1], int64[:, ::1], int64, int64, int64[::1], float64[::1], float64[::1],"
+    " uint8[::1], uint8[::1], int64[:, ::1], int64[::1], int64[::1], float64[::1])"
+)
+def parse_rows(
+    text: Uint8Array,
+    texts: Int64Array,
+    text_count: int,
+    from_ts: int,
+    ts: Int64Array,
+    price: Float64Array,
+    size: Float64Array,
+    buy: Uint8Array,
+    liquidation: Uint8Array,
+    rejects: Int64Array,
+    control: Int64Array,
+    answered: Int64Array,
+    answers: Float64Array,
+) -> int:
+    """Reads the rows of several texts into columns, as far as both reach.
+
+    Args:
+        text: the buffer, with `WORD_PAD` readable bytes behind the last text.
+        texts: one row of TEXT_COLUMNS a text; updated.
+        text_count: how many of these count.
+        from_ts: rows older than this (ms) are not kept, and are late where they are new.
+        ts, price, size, buy, liquidation: the columns to fill from control[FILLED] on.
+        rejects: rejected rows are noted here from control[NOTED] on; of length 0 to only count.
+        control: CONTROL_SIZE values; set all to 0 at the start, and TEXT to 0 for new texts.
+        answered, answers: three values each, for ASK_NUMBER; `answered` is -1 at the start.
+
+    Returns:
+        DONE, or why it stopped: see the constants. Called again, it goes on from there.
+    """
+    capacity = len(ts)
+    keep_rejects = len(rejects)
+    filled = control[FILLED]
+    noted = control[NOTED]
+    status = DONE
+    index = control[TEXT]
+    while index < text_count and status == DONE:
+        pos = texts[index, POS]
+        end = texts[index, END]
+        base = texts[index, BASE]
+        seen = texts[index, SEEN]
+        tail = texts[index, TAIL]
+        lines = texts[index, LINES]
+        skipping = texts[index, SKIPPING]
+        # What is left of a row that is skipped must not be taken for a row.
+        usual_end = end if skipping == SKIP_NONE else 0
+        before = filled
+        torn_at = -1
+        if pos + base == 0 and skipping == SKIP_NONE:
+            if end - pos < 3 and tail == TAIL_WAITS:
+                index += 1
+                continue
+            if (
+                end - pos >= 3
+                and text[pos] == 0xEF
+                and text[pos + 1] == 0xBB
+                and text[pos + 2] == 0xBF
+            ):
+                pos += 3
+        while True:
+            if filled == capacity:
+                status = COLUMNS_FULL
+                break
+            pos, slot, new_lines, late_ts = _usual_rows(
+                text, pos, usual_end, from_ts, seen - base, ts, price, size, buy, liquidation,
+                np.uint64(filled),
+            )  # fmt: skip
+            filled = np.int64(slot)
+            lines += new_lines
+            if late_ts != 0:
+                texts[index, LATE] += 1
+                texts[index, FIRST_LATE] = min(texts[index, FIRST_LATE], late_ts)
+            if filled == capacity or late_ts != 0:
+                continue
+            stop = _find_line_feed(text, max(pos, texts[index, SCANNED]), end)
+            whole = stop < end
+            if not whole:
+                if tail == TAIL_IS_TORN:
+                    torn_at = pos
+                    pos = end
+                    break
+                if tail == TAIL_WAITS:
+                    texts[index, SCANNED] = end
+                    if skipping != SKIP_NONE:
+                        texts[index, SKIPPING] = _skip_state(text, pos, end, skipping)
+                        torn_at = pos
+                        pos = end
+                    elif end - pos > MAX_ROW + 1:
+                        # Entered with the row still there, so that the caller sees its start.
+                        texts[index, SKIPPING] = SKIP_BLANK
+                        status = LONG_ROW
+                    break
+                if pos == end and skipping == SKIP_NONE:
+                    break
+            reason = _NO_REASON
+            if skipping != SKIP_NONE:
+                skipping = _skip_state(text, pos, stop, skipping)
+                if skipping == SKIP_ROW:
+                    reason = LENGTH
+                start = -1
+                row_stop = -1
+            else:
+                start = pos
+                row_stop = stop
+                if row_stop > pos and text[row_stop - 1] == 0x0D:
+                    row_stop -= 1
+                blank = True
+                for at in range(pos, row_stop):
+                    if text[at] != 0x20 and text[at] != 0x09:
+                        blank = False
+                        break
+                if not blank:
+                    reason, row_ts, row_price, row_size, row_buy, row_liquidation = _any_row(
+                        text, pos, row_stop, control, answered, answers
+                    )
+                    if reason == _ASK:
+                        status = ASK_NUMBER
+                        break
+                    answered[0] = answered[1] = answered[2] = -1
+                    if reason == _NO_REASON:
+                        if row_ts >= from_ts:
+                            ts[filled] = row_ts
+                            price[filled] = row_price
+                            size[filled] = row_size
+                            buy[filled] = row_buy
+                            liquidation[filled] = row_liquidation
+                            filled += 1
+                        elif pos + base >= seen:
+                            texts[index, LATE] += 1
+                            texts[index, FIRST_LATE] = min(texts[index, FIRST_LATE], row_ts)
+            if reason >= 0:
+                if keep_rejects > 0:
+                    if noted == keep_rejects:
+                        status = REJECTS_FULL
+                        break
+                    rejects[noted, REJECT_TEXT] = index
+                    rejects[noted, REJECT_LINE] = lines + 1
+                    rejects[noted, REJECT_REASON] = reason
+                    rejects[noted, REJECT_START] = start
+                    rejects[noted, REJECT_END] = row_stop
+                    noted += 1
+                texts[index, REJECTED + reason] += 1
+            if skipping != SKIP_NONE:
+                skipping = texts[index, SKIPPING] = SKIP_NONE
+                usual_end = end
+            lines += 1
+            if not whole:
+                torn_at = pos
+                pos = end
+                break
+            pos = stop + 1
+        rows_end = pos if torn_at < 0 else torn_at
+        if rows_end > texts[index, POS] and text[rows_end - 1] == 0x0A:
+            texts[index, TEXT_BYTES] = rows_end + base
+        texts[index, POS] = pos
+        texts[index, LINES] = lines
+        texts[index, TRADES] += filled - before
+        if status == DONE:
+            index += 1
+    control[TEXT] = index
+    control[FILLED] = filled
+    control[NOTED] = noted
+    return status

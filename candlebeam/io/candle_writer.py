@@ -1,0 +1,153 @@
+"""The commit protocol of candle files: a crash at any instruction leaves the old pair or the new.
+
+A pair is made new in one of three ways.
+
+- A first one: the candles are written beside their place, forced to disk and renamed; then the
+  companion, which makes them count.
+- One that grows: new records go behind the old ones, where no reader looks. If the old last record
+  changes as well, a journal decides it first. Then the companion is replaced.
+- One that is written anew: the candles are written beside their place, a journal decides, both
+  files are replaced.
+
+A journal that is found is carried out; doing so twice does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from candlebeam.errors import FormatError
+from candlebeam.formats.candle_file import (
+    RECORD_DTYPE,
+    CandlePaths,
+    Companion,
+    Journal,
+    read_companion,
+    read_journal,
+)
+from candlebeam.io.durable import remove, sync_folder, write_all, write_atomic
+from candlebeam.model import Records
+
+#: Records with the place of the first, counted from the start of the file.
+Placed = tuple[int, Records]
+
+
+def recover(paths: CandlePaths) -> list[str]:
+    """Ends what a crash has left of a commit. Returns what was done, in sentences.
+
+    To be called by the one writer of the output only.
+    """
+    notes = []
+    try:
+        journal = read_journal(paths)
+    except FormatError as error:
+        # It is written atomically, so this is no crash's work; the pair it stands beside is whole.
+        os.replace(paths.journal, paths.hidden(".journal.damaged"))
+        return [f"{error}; it was set aside"]
+    if journal is not None:
+        _carry_out(paths, journal)
+        notes.append(f"{paths.records}: a commit that had been interrupted was carried out")
+    remove(paths.replacement)
+    try:
+        companion = read_companion(paths.companion)
+        size = os.path.getsize(paths.records)
+    except (FormatError, FileNotFoundError):
+        return notes
+    if companion is not None and size > companion.size:
+        with open(paths.records, "r+b") as file:
+            file.truncate(companion.size)
+            os.fsync(file.fileno())
+        notes.append(
+            f"{paths.records}: {size - companion.size} bytes behind the last candle were cut"
+        )
+    return notes
+
+
+def write_anew(
+    paths: CandlePaths,
+    records: Iterable[Placed],
+    size: int,
+    companion: Callable[[], Companion],
+) -> None:
+    """Commits a pair whose candles are all given, whether or not there was one before.
+
+    Args:
+        records: the candles in order; what is left out between them becomes zeros.
+        size: bytes of all of them.
+        companion: gives the new companion, once all records have been taken.
+    """
+    os.makedirs(os.path.dirname(paths.records), exist_ok=True)
+    with open(paths.replacement, "wb") as file:
+        _write_records(file.fileno(), records)
+        file.truncate(size)
+        os.fsync(file.fileno())
+    if os.path.exists(paths.companion):
+        _decide(paths, Journal(companion(), replaces=True))
+    else:
+        os.replace(paths.replacement, paths.records)
+        write_atomic(paths.companion, companion().encode())
+
+
+def append(
+    paths: CandlePaths,
+    old: Companion,
+    records: Iterable[Placed],
+    size: int,
+    companion: Callable[[], Companion],
+) -> None:
+    """Commits a pair that goes on from an old one: the same scale, maybe another last record.
+
+    Args:
+        old: the companion of the pair that is there.
+        records: the candles from the old last one on (which comes first), in order.
+        size: bytes of the file with all of them.
+        companion: gives the new companion, once all records have been taken.
+    """
+    tail = b""
+
+    def behind() -> Iterator[Placed]:
+        nonlocal tail
+        for place, piece in records:
+            if place == old.records - 1:
+                tail = piece[:1].tobytes()
+                yield place + 1, piece[1:]
+            else:
+                yield place, piece
+
+    offset = old.size - RECORD_DTYPE.itemsize
+    with open(paths.records, "r+b") as file:
+        _write_records(file.fileno(), behind())
+        file.truncate(size)
+        os.fsync(file.fileno())
+        unchanged = os.pread(file.fileno(), RECORD_DTYPE.itemsize, offset) == tail
+    if unchanged:
+        write_atomic(paths.companion, companion().encode())
+    else:
+        _decide(paths, Journal(companion(), tail, offset))
+
+
+def _write_records(descriptor: int, records: Iterable[Placed]) -> None:
+    for place, piece in records:
+        data = np.ascontiguousarray(piece).view(np.uint8).data
+        write_all(descriptor, data, place * RECORD_DTYPE.itemsize)
+
+
+def _decide(paths: CandlePaths, journal: Journal) -> None:
+    write_atomic(paths.journal, journal.encode())
+    _carry_out(paths, journal)
+
+
+def _carry_out(paths: CandlePaths, journal: Journal) -> None:
+    if journal.replaces:
+        if os.path.exists(paths.replacement):
+            os.replace(paths.replacement, paths.records)
+    else:
+        with open(paths.records, "r+b") as file:
+            write_all(file.fileno(), journal.tail, journal.tail_offset)
+            os.fsync(file.fileno())
+    write_atomic(paths.companion, journal.companion.encode())
+    remove(paths.journal)
+    sync_folder(os.path.dirname(paths.journal))

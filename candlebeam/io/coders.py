@@ -1,0 +1,136 @@
+"""Coders for what crosses a stage: compact, versionless, and the same bytes for equal keys.
+
+Registered for their types when this module is imported, so that `with_output_types` is enough to
+use them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import numpy as np
+from apache_beam import coders
+
+from candlebeam.io.staging import ChunkRef, ShardRef
+from candlebeam.model import BLOCK_DTYPE, CandleBlock, Market, Timeframe, TradeBatch
+from candlebeam.outcome import MarketOutcome
+
+T = TypeVar("T")
+_COLUMNS = ("ts", "price", "size", "buy", "liquidation")
+_COLUMN_TYPES = (np.int64, np.float64, np.float64, np.uint8, np.uint8)
+
+
+class _JsonCoder(coders.Coder):  # type: ignore[misc]
+    """Values as one line of JSON; equal values give equal bytes."""
+
+    def to_values(self, value: Any) -> Any:
+        """Plain JSON values."""
+        return list(value)
+
+    def from_values(self, values: Any) -> Any:
+        """The inverse of `to_values`."""
+        raise NotImplementedError
+
+    def encode(self, value: Any) -> bytes:
+        return json.dumps(self.to_values(value), separators=(",", ":")).encode()
+
+    def decode(self, encoded: bytes) -> Any:
+        return self.from_values(json.loads(encoded))
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class MarketCoder(_JsonCoder):
+    """`Market`, as its three names."""
+
+    def from_values(self, values: Any) -> Market:
+        return Market(*values)
+
+
+class ShardRefCoder(_JsonCoder):
+    """`ShardRef`, as its fields."""
+
+    def from_values(self, values: Any) -> ShardRef:
+        return ShardRef(*values)
+
+
+class ChunkRefCoder(_JsonCoder):
+    """`ChunkRef`, as its fields."""
+
+    def from_values(self, values: Any) -> ChunkRef:
+        shard, *rest = values
+        return ChunkRef(ShardRef(*shard), *rest)
+
+
+class MarketOutcomeCoder(_JsonCoder):
+    """`MarketOutcome`, as its JSON."""
+
+    def to_values(self, value: MarketOutcome) -> Any:
+        return value.to_json()
+
+    def from_values(self, values: Any) -> MarketOutcome:
+        return MarketOutcome(**values)
+
+
+class _FrameCoder(coders.Coder):  # type: ignore[misc]
+    """A line of JSON, then the bytes of arrays."""
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class TradeBatchCoder(_FrameCoder):
+    """`TradeBatch`, as its market, its length and its columns one after the other."""
+
+    def encode(self, value: TradeBatch) -> bytes:
+        head = json.dumps([list(value.market), len(value), value.count is not None]).encode()
+        columns = [getattr(value, name).tobytes() for name in _COLUMNS]
+        count = [] if value.count is None else [value.count.tobytes()]
+        return b"".join([head, b"\n", *columns, *count])
+
+    def decode(self, encoded: bytes) -> TradeBatch:
+        head, _, body = encoded.partition(b"\n")
+        market, length, counted = json.loads(head)
+        columns, offset = [], 0
+        for dtype in (*_COLUMN_TYPES, *([np.int64] if counted else [])):
+            columns.append(np.frombuffer(body, dtype, length, offset))
+            offset += columns[-1].nbytes
+        return TradeBatch(Market(*market), *columns)
+
+
+class CandleBlockCoder(_FrameCoder):
+    """`CandleBlock`, as its market, its timeframe and its records."""
+
+    def encode(self, value: CandleBlock) -> bytes:
+        head = json.dumps([list(value.market), value.timeframe.ms]).encode()
+        return head + b"\n" + value.candles.tobytes()
+
+    def decode(self, encoded: bytes) -> CandleBlock:
+        head, _, body = encoded.partition(b"\n")
+        market, step = json.loads(head)
+        return CandleBlock(Market(*market), Timeframe(step), np.frombuffer(body, BLOCK_DTYPE))
+
+
+for _type, _coder in (
+    (Market, MarketCoder),
+    (ShardRef, ShardRefCoder),
+    (ChunkRef, ChunkRefCoder),
+    (MarketOutcome, MarketOutcomeCoder),
+    (TradeBatch, TradeBatchCoder),
+    (CandleBlock, CandleBlockCoder),
+):
+    coders.registry.register_coder(_type, _coder)

@@ -1,0 +1,63 @@
+"""Writing that survives a crash: whole files or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+
+
+def write_atomic(path: str, data: bytes, *, durable: bool = True) -> None:
+    """Puts a file in place at once; who reads `path` sees the old bytes or all of the new ones.
+
+    Args:
+        path: its folder must exist.
+        durable: whether the bytes and the name are on disk, come a power cut, when this returns.
+
+    Raises:
+        OSError: nothing has changed then.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            write_all(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_folder(folder)
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int | None = None) -> None:
+    """Writes all of the bytes, at `offset` or where the file stands."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        if offset is None:
+            done = os.write(descriptor, view)
+        else:
+            done = os.pwrite(descriptor, view, offset)
+            offset += done
+        view = view[done:]
+
+
+def sync_folder(path: str) -> None:
+    """Makes renames and new names in a folder durable."""
+    descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Removes a file that may not be there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,254 @@
+"""From the chunks of a market to its committed candle file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from candlebeam.errors import CandlebeamError
+from candlebeam.formats.candle_file import (
+    RECORD_DTYPE,
+    CandlePaths,
+    Companion,
+    InputState,
+    ResumeState,
+    encode_candles,
+)
+from candlebeam.formats.chunk_file import ChunkFile
+from candlebeam.io.candle_writer import Placed, append, write_anew
+from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCandles
+from candlebeam.model import BLOCK_DTYPE, CandleBlock, FileOutcome, Records
+from candlebeam.outcome import AGAIN, EMPTY, MarketOutcome, is_missing
+from candlebeam.plan import MarketTask
+from candlebeam.rules.price_scale import PRICE_FIELDS, PriceScale, PriceState, price_state, restore
+from candlebeam.settings import CandleSettings
+
+
+@dataclass(frozen=True)
+class CommitOptions:
+    """How to commit.
+
+    Attributes:
+        out: the output root.
+        settings: what the candles are made of.
+        rebuild_late: asks for a market to be made again when trades came late.
+        skip_missing: goes on without inputs that are not there.
+    """
+
+    out: str
+    settings: CandleSettings
+    rebuild_late: bool = False
+    skip_missing: bool = False
+
+
+class _MakeAgain(Exception):
+    """The market has to be made from all its inputs; says why."""
+
+
+def commit_market(
+    task: MarketTask, chunks: Sequence[ChunkFile], options: CommitOptions
+) -> MarketOutcome:
+    """Merges a market's chunks, fills gaps, chooses the price scale and commits the pair of files.
+
+    Args:
+        task: the market's, from the plan.
+        chunks: all of them, in the order of their shards.
+
+    Returns:
+        What became of it. The status "again" asks for a plan that makes the market from scratch.
+    """
+    outcome = MarketOutcome(
+        str(task.market),
+        notes=list(task.notes),
+        late_files=task.late_files,
+        rebuilt=task.rebuilt,
+    )
+    files = [file for chunk in chunks for file in chunk.files]
+    outcome.add_files(files)
+    unreadable = [f for f in files if f.error and not (is_missing(f) and options.skip_missing)]
+    if unreadable:
+        more = f" (and {len(unreadable) - 1} more inputs)" if len(unreadable) > 1 else ""
+        return outcome.fail(f"{unreadable[0].path}: {unreadable[0].error}{more}")
+    try:
+        _Commit(task, chunks, options, outcome).run()
+    except _MakeAgain as reason:
+        outcome.status = AGAIN
+        outcome.notes.append(f"{reason}; the market was made again")
+    except CandlebeamError as error:
+        outcome.fail(str(error))
+    except OSError as error:
+        outcome.fail(f"cannot write {error.filename or task.market}: {error.strerror or error}")
+    return outcome
+
+
+class _Commit:
+    """One market being committed."""
+
+    def __init__(
+        self,
+        task: MarketTask,
+        chunks: Sequence[ChunkFile],
+        options: CommitOptions,
+        outcome: MarketOutcome,
+    ) -> None:
+        self._task, self._chunks = task, chunks
+        self._options, self._outcome = options, outcome
+        self._timeframe = options.settings.timeframe
+        self._paths = CandlePaths.of(options.out, task.market)
+        self._old = Companion.decode(task.base, self._paths.companion) if task.base else None
+        tail = self._old.state.tail if self._old and self._old.state else b""
+        self._tail = StoredCandles(np.frombuffer(tail, BLOCK_DTYPE))
+        self._merged = MergedCandles(task.market, self._timeframe, [self._tail, *chunks])
+        self._spans: list[CandleBlock] | None = None
+        # Whether every closed price can be had back; known once all records have been made.
+        self._exact = self._old.state.exact if self._old and self._old.state else True
+
+    def run(self) -> None:
+        old, merged = self._old, self._merged
+        if old is not None:
+            self._check_base(old)
+        elif not merged:
+            self._outcome.status = EMPTY
+            if os.path.exists(self._paths.records):
+                self._outcome.notes.append(
+                    f"no trade was found; {self._paths.records} was left as it was"
+                )
+            return
+        start_ts = old.start_ts if old else merged.start_ts
+        first_place = (merged.start_ts - start_ts) // self._timeframe.ms
+        if merged.end_ts - merged.start_ts <= SPAN_CANDLES * self._timeframe.ms:
+            self._spans = list(merged.spans())
+        prices, scale = self._prices()
+        companion = Companion(
+            market=self._task.market,
+            timeframe=self._timeframe,
+            start_ts=start_ts,
+            end_ts=merged.end_ts,
+            scale=scale,
+            records=(merged.end_ts - start_ts) // self._timeframe.ms,
+            last_input_start_ts=self._task.last_start_ts,
+        )
+
+        def settled() -> Companion:
+            state = ResumeState(
+                settings=self._options.settings,
+                inputs=self._inputs(),
+                covered=self._task.covered,
+                tail=self._new_tail(),
+                prices=prices,
+                exact=self._exact,
+            )
+            return replace(companion, state=state)
+
+        records = self._records(scale, first_place)
+        if old is None:
+            write_anew(self._paths, records, companion.size, settled)
+        elif old.scale == scale:
+            append(self._paths, old, records, companion.size, settled)
+        else:
+            records = chain(self._rescaled(old, scale), records)
+            write_anew(self._paths, records, companion.size, settled)
+        self._outcome.records = companion.records
+        self._outcome.gaps = companion.records - first_place - self._outcome.candles
+
+    def _check_base(self, old: Companion) -> None:
+        if self._outcome.late_trades and self._options.rebuild_late:
+            raise _MakeAgain(f"{self._outcome.late_trades} trades came late")
+        if not self._merged or self._merged.start_ts != old.end_ts - self._timeframe.ms:
+            if self._outcome.missing:
+                raise CandlebeamError(
+                    f"{self._outcome.missing[0]}: no such file, and the last candle needs it"
+                )
+            raise _MakeAgain("the inputs that the candles ended with have changed")
+
+    def _all_spans(self) -> Iterator[CandleBlock]:
+        return iter(self._spans) if self._spans is not None else self._merged.spans()
+
+    def _closed(self, block: CandleBlock) -> tuple[Records, Records]:
+        """The candles of a span that later runs leave alone, and the last of all if it is there."""
+        candles = block.candles
+        is_last = candles["time"][-1] + self._timeframe.ms == self._merged.end_ts
+        cut = len(candles) - int(is_last)
+        return candles[:cut], candles[cut:]
+
+    def _prices(self) -> tuple[PriceState, PriceScale]:
+        """The state of the prices of all candles but the last, and the scale of all of them."""
+        prices = self._old.state.prices if self._old and self._old.state else PriceState()
+        last = PriceState()
+        for block in self._all_spans():
+            closed, end = self._closed(block)
+            prices = prices.joined(price_state(closed))
+            last = price_state(end)
+        scale = self._options.settings.price_scale or prices.joined(last).scale()
+        if self._old and self._old.scale != scale and not self._exact:
+            raise _MakeAgain(
+                f"new prices need price scale {scale.value}, the candles have"
+                f" {self._old.scale.value} and prices that are rounded at it"
+            )
+        return prices, scale
+
+    def _records(self, scale: PriceScale, first_place: int) -> Iterator[Placed]:
+        """The merged candles as records, the gaps within each span filled."""
+        begin_ts, step = self._merged.start_ts, self._timeframe.ms
+        for block in self._all_spans():
+            closed, end = self._closed(block)
+            records, exact = encode_candles(self._block(closed), scale)
+            last, _ = encode_candles(self._block(end), scale)
+            self._exact = self._exact and exact
+            places = (block.candles["time"] - begin_ts) // step
+            filled = np.zeros(int(places[-1] - places[0]) + 1, RECORD_DTYPE)
+            filled[places[: len(records)] - places[0]] = records
+            filled[places[len(records) :] - places[0]] = last
+            self._outcome.candles += len(block)
+            yield first_place + int(places[0]), filled
+
+    def _rescaled(self, old: Companion, scale: PriceScale) -> Iterator[Placed]:
+        """The candles that are there, but for the last, at another scale."""
+        closed = old.records - 1
+        with open(self._paths.records, "rb") as file:
+            for place in range(0, closed, SPAN_CANDLES):
+                length = min(SPAN_CANDLES, closed - place)
+                stored = np.fromfile(file, RECORD_DTYPE, length)
+                prices = restore(stored, old.scale)
+                candles = np.zeros(length, BLOCK_DTYPE)
+                for column, name in enumerate(PRICE_FIELDS):
+                    candles[name] = prices[:, column]
+                candles["high"][stored["high"] == 0] = -np.inf
+                records, exact = encode_candles(self._block(candles), scale)
+                self._exact = self._exact and exact
+                for name in RECORD_DTYPE.names[len(PRICE_FIELDS) :]:  # type: ignore[index]
+                    records[name] = stored[name]
+                yield place, records
+
+    def _new_tail(self) -> bytes:
+        """What the inputs before the last start have given to the last candle."""
+        last_ts = self._merged.end_ts - self._timeframe.ms
+        parts = [self._tail.read(0, self._tail.length)]
+        parts += [_last(chunk) for chunk in self._chunks[: self._task.group_ordinal]]
+        parts = [part[part["time"] == last_ts] for part in parts]
+        together = MergedCandles(
+            self._task.market, self._timeframe, [StoredCandles(part) for part in parts]
+        )
+        return b"".join(block.candles.tobytes() for block in together.spans())
+
+    def _inputs(self) -> tuple[InputState, ...]:
+        group = [f for chunk in self._chunks[self._task.group_ordinal :] for f in chunk.files]
+        return tuple(
+            _input_state(path, file)
+            for path, file in zip(self._task.group_paths, group, strict=False)
+        )
+
+    def _block(self, candles: Records) -> CandleBlock:
+        return CandleBlock(self._task.market, self._timeframe, candles)
+
+
+def _last(chunk: ChunkFile) -> Records:
+    return chunk.read(max(chunk.length - 1, 0), chunk.length)
+
+
+def _input_state(path: str, file: FileOutcome) -> InputState:
+    return InputState(path, os.path.basename(file.read_path or ""), file.size, file.text_bytes)

@@ -1,0 +1,156 @@
+"""Sources: from the manifests of a plan to trade batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+from apache_beam import coders, pvalue
+
+from candlebeam.formats.trade_log import TradeLogReader
+from candlebeam.io.cancellation import cancelled
+from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
+from candlebeam.io.rejects import write_rejects
+from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
+from candlebeam.model import FileOutcome, Market, TradeBatch
+
+
+class ShardPart(NamedTuple):
+    """The key of what is made from a shard: where it belongs, and whether it is all.
+
+    Attributes:
+        shard, market, ordinal, name: the shard's.
+        part: counts the parts of a shard from 0.
+        files: how its files went, in the last part; None in the others.
+    """
+
+    shard: ShardRef
+    market: Market
+    ordinal: int
+    name: str
+    part: int
+    files: tuple[FileOutcome, ...] | None = None
+
+
+class ShardPartCoder(coders.Coder):  # type: ignore[misc]
+    """`ShardPart`, pickled: it crosses a stage only where a runner does not fuse the reading."""
+
+    def __init__(self) -> None:
+        self._coder = coders.PickleCoder()
+
+    def encode(self, value: ShardPart) -> bytes:
+        return self._coder.encode(value)  # type: ignore[no-any-return]
+
+    def decode(self, encoded: bytes) -> ShardPart:
+        return self._coder.decode(encoded)  # type: ignore[no-any-return]
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+coders.registry.register_coder(ShardPart, ShardPartCoder)
+
+
+class ListShards(beam.PTransform):  # type: ignore[misc]
+    """Paths of manifests to the shards in them, spread over the workers.
+
+    In: a PCollection of `str`. Out: a PCollection of `ShardRef`.
+    """
+
+    def expand(self, manifests: pvalue.PCollection) -> pvalue.PCollection:
+        return (
+            manifests
+            | "ReadManifests" >> beam.FlatMap(list_shards).with_output_types(ShardRef)
+            | "SpreadShards" >> beam.Reshuffle()
+        )
+
+
+class FindStaged(beam.PTransform):  # type: ignore[misc]
+    """Tells shards that an earlier run has finished from those that are to be read.
+
+    In: a PCollection of `ShardRef`. Out: two PCollections, `to_read` of `ShardRef` and `staged` of
+    (`Market`, `ChunkRef`).
+
+    Args:
+        staging: the staging folder.
+    """
+
+    def __init__(self, *, staging: str) -> None:
+        super().__init__()
+        self._staging = Staging(staging)
+
+    def expand(self, shards: pvalue.PCollection) -> Any:
+        return shards | "LookForChunks" >> beam.ParDo(_FindStagedFn(self._staging)).with_outputs(
+            "staged", main="to_read"
+        )
+
+
+class _FindStagedFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+
+    def process(self, ref: ShardRef) -> Iterator[Any]:
+        shard = read_shard(ref)
+        if self._staging.find_chunk(shard):
+            found = ChunkRef(ref, shard.ordinal, shard.name, reused=True)
+            yield pvalue.TaggedOutput("staged", (shard.market, found))
+        else:
+            yield ref
+
+
+class ReadTrades(beam.PTransform):  # type: ignore[misc]
+    """Reads the trade logs of shards.
+
+    In: a PCollection of `ShardRef`. Out: a PCollection of (`ShardPart`, `TradeBatch`), the batches
+    of a shard in file order and one after the other. The last part of a shard has no trades but
+    says how its files went; what could not be read stands there and stops nothing.
+
+    Args:
+        rejects: a folder to keep rejected rows in; None not to keep them.
+    """
+
+    def __init__(self, *, rejects: str | None = None) -> None:
+        super().__init__()
+        self._rejects = rejects
+
+    def expand(self, shards: pvalue.PCollection) -> pvalue.PCollection:
+        return shards | "ReadShards" >> beam.ParDo(_ReadShardFn(self._rejects))
+
+
+class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, rejects: str | None) -> None:
+        self._rejects = rejects
+
+    def process(self, ref: ShardRef) -> Iterator[tuple[ShardPart, TradeBatch]]:
+        shard = read_shard(ref)
+        reader = TradeLogReader(
+            shard.market,
+            shard.files,
+            from_ts=shard.from_ts,
+            keep_rejects=self._rejects is not None,
+            cancelled=cancelled,
+        )
+        part = ShardPart(ref, shard.market, shard.ordinal, shard.name, 0)
+        for batch in reader:
+            yield part, batch
+            part = part._replace(part=part.part + 1)
+        if self._rejects is not None:
+            for path, rows in reader.rejects:
+                write_rejects(self._rejects, shard.market, path, rows)
+        yield part._replace(files=tuple(reader.outcomes)), _no_trades(shard.market)
+
+    def infer_output_type(self, _: Any) -> Any:
+        return tuple[ShardPart, TradeBatch]
+
+
+def _no_trades(market: Market) -> TradeBatch:
+    return TradeBatch(
+        market,
+        np.empty(0, np.int64),
+        np.empty(0, np.float64),
+        np.empty(0, np.float64),
+        np.empty(0, np.uint8),
+        np.empty(0, np.uint8),
+    )

@@ -1,0 +1,29 @@
+"""Rejected rows, kept for the user: one file an input that has any.
+
+`{folder}/{collector}/{exchange}/{symbol}/{file name}.{digits}.tsv` with a line a row: input, line
+number, reason, and the row as it was, or its first bytes if it is long. The digits stand for the
+whole path of the input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from candlebeam.io.durable import write_atomic
+from candlebeam.model import Market
+from candlebeam.settings import digest
+
+RejectedRow = tuple[int, str, bytes]
+
+
+def write_rejects(folder: str, market: Market, path: str, rows: Iterable[RejectedRow]) -> None:
+    """Writes the rejected rows of one input; the file of an earlier run is replaced."""
+    name = path.encode(errors="surrogateescape")
+    lines = [b"\t".join((name, b"%d" % line, reason.encode(), raw)) for line, reason, raw in rows]
+    target = os.path.join(folder, *market.path.split("/"))
+    os.makedirs(target, exist_ok=True)
+    name = f"{os.path.basename(path)}.{digest(path)[:8]}.tsv"
+    write_atomic(
+        os.path.join(target, name), b"".join(line + b"\n" for line in lines), durable=False
+    )

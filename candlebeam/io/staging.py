@@ -1,0 +1,289 @@
+"""The staging folder of a backfill: manifests, chunks and outcomes.
+
+    {staging}/manifests/{number}      what to do: the plan, read by the workers
+    {staging}/chunks/{market}/{name}  what has been done: finished shards
+    {staging}/outcomes/{market}       what came of it: finished markets
+
+A manifest is a run of zlib-compressed JSON records, markets and their shards, then an index of the
+shards. So a worker reads a shard by its place, and the graph only carries names of manifests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from candlebeam.errors import FormatError
+from candlebeam.formats.chunk_file import (
+    HEAD_BYTES,
+    ChunkFile,
+    ChunkHead,
+    decode_head,
+    encode_chunk,
+    open_chunk,
+)
+from candlebeam.io.durable import write_atomic
+from candlebeam.model import FileOutcome, InputFile, Market, Records
+from candlebeam.outcome import MarketOutcome
+from candlebeam.plan import MarketTask, Shard
+from candlebeam.settings import digest
+
+#: A manifest is closed once it lists this many files.
+MANIFEST_FILES = 20_000
+
+_MAGIC = b"CBPLAN01"
+_INDEX_ENTRY = struct.Struct("<QIQI")
+_TRAILER = struct.Struct("<QI8s")
+
+
+class ShardRef(NamedTuple):
+    """Where a shard and its market's task stand in a manifest (bytes)."""
+
+    manifest: str
+    shard_offset: int
+    shard_length: int
+    task_offset: int
+    task_length: int
+
+
+class ChunkRef(NamedTuple):
+    """A chunk that is on disk, or why it could not be made.
+
+    Attributes:
+        shard: the shard it stands for.
+        ordinal: that shard's place in its market.
+        name: of the chunk.
+        reused: whether an earlier run made it.
+        error: why it is not there; "" if it is.
+    """
+
+    shard: ShardRef
+    ordinal: int
+    name: str
+    reused: bool
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The staging folder at `path`."""
+
+    path: str
+
+    @property
+    def _manifests(self) -> str:
+        return os.path.join(self.path, "manifests")
+
+    @property
+    def _chunks(self) -> str:
+        return os.path.join(self.path, "chunks")
+
+    @property
+    def _outcomes(self) -> str:
+        return os.path.join(self.path, "outcomes")
+
+    def prepare(self) -> None:
+        """Makes the folders; the plan and the outcomes of an earlier run go, its chunks stay."""
+        self.remove_plan()
+        for folder in (self._manifests, self._outcomes, self._chunks):
+            os.makedirs(folder, exist_ok=True)
+
+    def remove_plan(self) -> None:
+        """Removes the manifests and the outcomes of a run that has ended, and keeps chunks."""
+        for folder in (self._manifests, self._outcomes):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Removes the folders that hold no chunk."""
+        for folder in (self._chunks, self.path):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+    # Manifests
+
+    def write_plan(self) -> PlanWriter:
+        """A plan to be filled and then closed."""
+        return PlanWriter(self._manifests)
+
+    # Chunks
+
+    def _market_folder(self, market: Market) -> str:
+        return os.path.join(self._chunks, digest(market)[:16])
+
+    def chunk_path(self, market: Market, name: str) -> str:
+        """Where a chunk stands."""
+        return os.path.join(self._market_folder(market), name)
+
+    def write_chunk(
+        self, market: Market, name: str, files: Sequence[FileOutcome], candles: Records
+    ) -> None:
+        """Puts a chunk in place. Not forced to disk: a torn one is found out by its checksum."""
+        path = self.chunk_path(market, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_atomic(path, encode_chunk(files, candles), durable=False)
+
+    def open_chunk(self, market: Market, name: str) -> ChunkFile:
+        """A chunk that is there and whole; see `formats.chunk_file.open_chunk`."""
+        return open_chunk(self.chunk_path(market, name))
+
+    def find_chunk(self, shard: Shard) -> bool:
+        """Whether a whole chunk of this shard is there, made from the inputs as they are now."""
+        try:
+            chunk = self.open_chunk(shard.market, shard.name)
+        except (FormatError, FileNotFoundError):
+            return False
+        if [file.path for file in chunk.files] != [file.path for file in shard.files]:
+            return False
+        for file in chunk.files:
+            if file.read_path is None or file.error is not None:
+                return False
+            try:
+                found = os.stat(file.read_path)
+            except OSError:
+                return False
+            if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns):
+                return False
+        return True
+
+    def remove_chunks(self, market: Market) -> None:
+        """Removes all chunks of a market."""
+        shutil.rmtree(self._market_folder(market), ignore_errors=True)
+
+    def chunks(self, known: set[str]) -> Iterator[ChunkHead]:
+        """The heads of chunks that are not in `known`, which learns them."""
+        for folder in _listed(self._chunks):
+            for name in _listed(os.path.join(self._chunks, folder)):
+                if name in known or name.startswith("."):
+                    continue
+                path = os.path.join(self._chunks, folder, name)
+                try:
+                    with open(path, "rb") as file:
+                        head = decode_head(file.read(HEAD_BYTES), path)
+                except (OSError, FormatError):
+                    continue
+                known.add(name)
+                yield head
+
+    # Outcomes
+
+    def _outcome_path(self, market: Market) -> str:
+        return os.path.join(self._outcomes, digest(market))
+
+    def write_outcome(self, market: Market, outcome: MarketOutcome) -> None:
+        """Notes what became of a market."""
+        write_atomic(self._outcome_path(market), outcome.encode(), durable=False)
+
+    def read_outcome(self, market: Market) -> MarketOutcome | None:
+        """What became of a market in this run; None if that is not known yet."""
+        try:
+            with open(self._outcome_path(market), "rb") as file:
+                return MarketOutcome.decode(file.read())
+        except FileNotFoundError:
+            return None
+
+    def count_outcomes(self) -> int:
+        """How many markets of this round are finished."""
+        return sum(not name.startswith(".") for name in _listed(self._outcomes))
+
+
+class PlanWriter:
+    """Writes a plan: markets with their shards, over as many manifests as it takes."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._manifests: list[str] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._files = 0
+        self._records = bytearray(_MAGIC)
+        self._index: list[tuple[int, int, int, int]] = []
+
+    def add(self, task: MarketTask, shards: tuple[Shard, ...]) -> None:
+        """Adds a market; it stays in one manifest."""
+        task_place = self._append(task.to_json())
+        for shard in shards:
+            values = {
+                "market": shard.market,
+                "ordinal": shard.ordinal,
+                "from_ts": shard.from_ts,
+                "name": shard.name,
+                "files": shard.files,
+            }
+            self._index.append((*self._append(values), *task_place))
+            self._files += len(shard.files)
+        if self._files >= MANIFEST_FILES:
+            self._end()
+
+    def _append(self, values: object) -> tuple[int, int]:
+        data = zlib.compress(json.dumps(values, separators=(",", ":")).encode(), 1)
+        place = len(self._records)
+        self._records += data
+        return place, len(data)
+
+    def _end(self) -> None:
+        index = b"".join(_INDEX_ENTRY.pack(*entry) for entry in self._index)
+        trailer = _TRAILER.pack(len(self._records), len(self._index), _MAGIC)
+        path = os.path.join(self._folder, f"{len(self._manifests):06d}")
+        write_atomic(path, bytes(self._records) + index + trailer, durable=False)
+        self._manifests.append(path)
+        self._begin()
+
+    def close(self) -> list[str]:
+        """Ends the last manifest; gives the paths of all of them."""
+        if self._index:
+            self._end()
+        return self._manifests
+
+
+def list_shards(manifest: str) -> list[ShardRef]:
+    """The shards of a manifest, in order; raises `FormatError` for any other file."""
+    with open(manifest, "rb") as file:
+        data = file.read()
+    if len(data) < _TRAILER.size or data[: len(_MAGIC)] != _MAGIC:
+        raise FormatError(manifest, f"a manifest that begins with {_MAGIC!r}", repr(data[:8]))
+    offset, count, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    if magic != _MAGIC or offset + count * _INDEX_ENTRY.size + _TRAILER.size != len(data):
+        raise FormatError(manifest, "a whole manifest", "one that is cut off or damaged")
+    places = _INDEX_ENTRY.iter_unpack(data[offset : offset + count * _INDEX_ENTRY.size])
+    return [ShardRef(manifest, *place) for place in places]
+
+
+def read_shard(ref: ShardRef) -> Shard:
+    """The shard at a place in a manifest."""
+    values = _read_record(ref.manifest, ref.shard_offset, ref.shard_length)
+    return Shard(
+        market=Market(*values["market"]),  # type: ignore[misc]
+        ordinal=values["ordinal"],  # type: ignore[arg-type]
+        files=tuple(InputFile(*file) for file in values["files"]),  # type: ignore[attr-defined]
+        from_ts=values["from_ts"],  # type: ignore[arg-type]
+        name=values["name"],  # type: ignore[arg-type]
+    )
+
+
+def read_task(ref: ShardRef) -> MarketTask:
+    """The task of the market that a shard belongs to."""
+    return MarketTask.from_json(_read_record(ref.manifest, ref.task_offset, ref.task_length))
+
+
+def _read_record(path: str, offset: int, length: int) -> dict[str, object]:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        values = json.loads(zlib.decompress(file.read(length)))
+    if not isinstance(values, dict):
+        raise FormatError(path, "a record of a manifest", type(values).__name__, offset)
+    return values
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

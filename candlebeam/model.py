@@ -1,0 +1,223 @@
+"""What flows through Candlebeam: markets, timeframes, trade batches and candle blocks.
+
+No Beam in here. Times are milliseconds since 1970 in UTC, in int64, everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from candlebeam.errors import UsageError
+
+Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+Uint8Array = npt.NDArray[np.uint8]
+Records = npt.NDArray[np.void]
+
+MS_PER_DAY = 86_400_000
+VOLUME_SCALE = 1_000_000
+
+_UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": MS_PER_DAY}
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\%]")
+
+
+def _file_name(part: str) -> str:
+    """`part` as the name of one file or folder: what a name cannot hold is percent-encoded."""
+    name = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", part)
+    return name.replace(".", "%2E") if name in ("", ".", "..") or name.startswith(".") else name
+
+
+class Market(NamedTuple):
+    """The key of everything: who collected, where it traded, and the normalized symbol."""
+
+    collector: str
+    exchange: str
+    symbol: str
+
+    def __str__(self) -> str:
+        return f"{self.collector}/{self.exchange}/{self.symbol}"
+
+    @property
+    def path(self) -> str:
+        """The market's place under an output root, without suffix, always of three safe parts.
+
+        >>> Market("RAM", "BITMEX", "A/../B").path
+        'RAM/BITMEX/A%2F..%2FB'
+        """
+        return "/".join(_file_name(part) for part in self)
+
+
+@dataclass(frozen=True, order=True)
+class Timeframe:
+    """The length of a candle: 1s to 1d, a divisor of a day.
+
+    >>> Timeframe.parse("5m").ms
+    300000
+    >>> str(Timeframe(3_600_000))
+    '1h'
+    """
+
+    ms: int
+
+    def __post_init__(self) -> None:
+        if not 1_000 <= self.ms <= MS_PER_DAY or MS_PER_DAY % self.ms or self.ms % 1_000:
+            raise UsageError(
+                f"timeframe of {self.ms} ms: expected whole seconds that divide a day, up to 1d"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Timeframe:
+        """Reads `1s`, `30s`, `1m`, `4h`, `1d`; raises `UsageError` for anything else."""
+        match = re.fullmatch(r"([1-9][0-9]{0,7})([smhd])", text)
+        if not match:
+            raise UsageError(f"timeframe {text!r}: expected a number and s, m, h or d, such as 1m")
+        return cls(int(match[1]) * _UNITS[match[2]])
+
+    def __str__(self) -> str:
+        unit = next(u for u in "dhms" if self.ms % _UNITS[u] == 0)
+        return f"{self.ms // _UNITS[unit]}{unit}"
+
+
+@dataclass(frozen=True, eq=False)
+class TradeBatch:
+    """Trades of one market as columns of one length, in file order.
+
+    Attributes:
+        market: whose trades they are.
+        ts: int64, milliseconds.
+        price: float64, finite and above 0.
+        size: float64, base units, finite and not below 0.
+        buy: uint8, 1 where the aggressor bought, else 0.
+        liquidation: uint8, 1 where the trade is a forced one, else 0.
+        count: int64, how many trades of the exchange stand behind each row; None means one each.
+    """
+
+    market: Market
+    ts: Int64Array
+    price: Float64Array
+    size: Float64Array
+    buy: Uint8Array
+    liquidation: Uint8Array
+    count: Int64Array | None = None
+
+    def __post_init__(self) -> None:
+        columns: dict[str, tuple[npt.NDArray[Any] | None, type]] = {
+            "ts": (self.ts, np.int64),
+            "price": (self.price, np.float64),
+            "size": (self.size, np.float64),
+            "buy": (self.buy, np.uint8),
+            "liquidation": (self.liquidation, np.uint8),
+            "count": (self.count, np.int64),
+        }
+        for name, (column, dtype) in columns.items():
+            if column is None:
+                continue
+            if column.dtype != dtype or column.shape != self.ts.shape or column.ndim != 1:
+                raise ValueError(
+                    f"column {name}: expected {len(self.ts)} values of {np.dtype(dtype)}, "
+                    f"found {column.shape} of {column.dtype}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+
+#: One candle that can still be merged. `time` is its start. `first_ts` and `last_ts` are the times
+#: of the trades that gave `open` and `close`; a candle of liquidations alone has no prices:
+#: NO_FIRST, NO_LAST, and open 0, high -inf, low inf, close 0.
+BLOCK_DTYPE = np.dtype(
+    [
+        ("time", "<i8"),
+        ("open", "<f8"),
+        ("high", "<f8"),
+        ("low", "<f8"),
+        ("close", "<f8"),
+        ("first_ts", "<i8"),
+        ("last_ts", "<i8"),
+        ("buy_volume", "<i8"),
+        ("sell_volume", "<i8"),
+        ("buy_count", "<i8"),
+        ("sell_count", "<i8"),
+        ("buy_liquidation", "<i8"),
+        ("sell_liquidation", "<i8"),
+    ]
+)
+
+NO_FIRST = np.iinfo(np.int64).max
+NO_LAST = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, eq=False)
+class CandleBlock:
+    """Candles of one market in a form that can be merged: exact sums, and who came first and last.
+
+    Attributes:
+        market: whose candles they are.
+        timeframe: their length.
+        candles: records of `BLOCK_DTYPE`, strictly ascending by `time`; only candles with trades
+            (after `fill_gaps`, every candle from the first to the last). Volumes are quote volumes
+            times 1,000,000.
+    """
+
+    market: Market
+    timeframe: Timeframe
+    candles: Records
+
+    def __post_init__(self) -> None:
+        if self.candles.dtype != BLOCK_DTYPE or self.candles.ndim != 1:
+            raise ValueError(
+                f"candles: expected records of BLOCK_DTYPE, found {self.candles.dtype}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.candles)
+
+
+class InputFile(NamedTuple):
+    """One file of a shard.
+
+    Attributes:
+        path: where it stands (absolute). If it is gone, its twin with or without `.gz` is read.
+        size: its size in bytes when it was found; sizes the work, nothing else relies on it.
+        seen: bytes of its text that an earlier run has used: what is older than the point of
+    """
+
+    path: str
+    size: int = 0
+    seen: int = 0
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What reading one input file came to.
+
+    Attributes:
+        path: the file that was asked for.
+        read_path: the file that was read (its twin, if the first was gone); None if neither was.
+        size, mtime_ns: of that file when it was opened (bytes, ns); 0 if it could not be.
+        text_bytes: bytes of its text (after decompression) up to the end of the last row that has
+            its line end.
+        trades: rows that were kept.
+        rejected: rows that were not, by reason.
+        late: rows older than the point of resumption that no earlier run has seen.
+        first_late_ts: the earliest ts of these; None without any.
+        damage: why not the whole of it could be read; None if it could.
+        error: why it could not be read at all (missing, no permission, a folder); None if it could.
+    """
+
+    path: str
+    read_path: str | None = None
+    size: int = 0
+    mtime_ns: int = 0
+    text_bytes: int = 0
+    trades: int = 0
+    rejected: tuple[tuple[str, int], ...] = ()
+    late: int = 0
+    first_late_ts: int | None = None
+    damage: str | None = None
+    error: str | None = None

@@ -1,0 +1,94 @@
+"""The end of a backfill in a few lines of text."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, MarketOutcome
+from candlebeam.pipelines.progress import format_bytes, format_seconds
+from candlebeam.pipelines.report import Report
+
+#: Problems of one kind that are named; the report has all of them.
+_NAMED = 5
+
+
+def print_summary(report: Report, out: str, db: str) -> None:
+    """Prints what was made on standard output, and what went wrong on standard error."""
+    for line in summary_lines(report):
+        print(line)
+    for line in problem_lines(report, out, db):
+        print(f"candlebeam: {line}", file=sys.stderr)
+
+
+def summary_lines(report: Report) -> list[str]:
+    """What was made."""
+    counts = [
+        f"{count} {name}"
+        for name, count in (
+            ("written", report.count(WRITTEN)),
+            ("up to date", report.count(UP_TO_DATE)),
+            ("without trades", report.count(EMPTY)),
+            ("failed", report.count(FAILED)),
+        )
+        if count
+    ]
+    lines = [f"{len(report.markets)} markets: {', '.join(counts)}"]
+    if report.total("files"):
+        reused, seconds = report.total("chunks_reused"), report.seconds
+        took = format_seconds(seconds) if seconds >= 10 else f"{seconds:.1f} s"
+        lines.append(
+            f"{report.total('files'):,} files ({format_bytes(report.total('bytes_read'))}),"
+            f" {report.total('trades'):,} trades, {report.total('candles'):,} candles"
+            f" and {report.total('gaps'):,} gaps in {took}"
+        )
+        if reused:
+            total = reused + report.total("chunks_made")
+            lines.append(f"{reused} of {total} chunks were there from an earlier run")
+    if report.rejected:
+        rejected = ", ".join(f"{reason} {rows:,}" for reason, rows in report.rejected.items())
+        lines.append(f"rejected rows: {rejected}")
+    return lines
+
+
+def problem_lines(report: Report, out: str, db: str) -> list[str]:
+    """What the user should know besides, one line each."""
+    lines = list(report.notes)
+    lines += _shortened(
+        [f"{m.market}: {note}" for m in report.markets for note in m.notes], "notes"
+    )
+    damaged = [f"{d['path']}: {d['damage']}" for m in report.markets for d in m.damaged]
+    lines += _shortened(damaged, "damaged files")
+    missing = [
+        f"{path}: missing" for m in report.markets if m.status != FAILED for path in m.missing
+    ]
+    lines += _shortened(missing, "missing files")
+    lines += _shortened(
+        [_late(m, out, db) for m in report.markets if m.late_trades or m.late_files],
+        "markets with late input",
+    )
+    lines += _shortened(
+        [f"{m.market}: failed: {m.error}" for m in report.markets if m.status == FAILED],
+        "failed markets",
+    )
+    return lines
+
+
+def _late(outcome: MarketOutcome, out: str, db: str) -> str:
+    what = []
+    if outcome.late_trades:
+        what.append(f"{outcome.late_trades:,} late trades")
+    if outcome.late_files:
+        what.append(f"{outcome.late_files:,} files that were indexed late")
+    collector, exchange, symbol = outcome.market.split("/", 2)
+    command = shlex.join(
+        ["candlebeam", "backfill", "--db", db, "--out", out, "--collector", collector,
+         "--exchange", exchange, "--symbol", symbol, "--force"]
+    )  # fmt: skip
+    return f"{outcome.market}: {' and '.join(what)} are not in it; to bring them in: {command}"
+
+
+def _shortened(lines: list[str], name: str) -> list[str]:
+    if len(lines) <= _NAMED:
+        return lines
+    return [*lines[:_NAMED], f"... {len(lines) - _NAMED} more {name}; --report names all of them"]

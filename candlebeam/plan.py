@@ -1,0 +1,337 @@
+"""The plan of a backfill: which files each market still needs, cut into shards.
+
+A pure reading of the catalog and the companions. `plan_market` decides for one market; what it
+decides is written down as a `MarketTask` and its `Shard`s, which go to the workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from candlebeam.catalog import Catalog, CatalogFile, SymbolRange
+from candlebeam.errors import CandlebeamError, FormatError
+from candlebeam.formats.candle_file import (
+    CandlePaths,
+    Companion,
+    InputState,
+    ResumeState,
+    read_companion,
+)
+from candlebeam.model import InputFile, Market
+from candlebeam.settings import CandleSettings, digest
+
+DEFAULT_SHARD_BYTES = 8 << 20
+#: Part of the name of every chunk: to be raised when what is in a chunk changes.
+CHUNK_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of one market's files, in order: the unit of work.
+
+    Attributes:
+        market: whose files.
+        ordinal: its place among the market's shards, from 0.
+        files: what to read, in file order.
+        from_ts: trades older than this are left out (ms); None to keep all.
+        name: the name of its chunk: stands for all that its bytes depend on, but for what is in the
+            files, which the chunk itself notes by size and time.
+    """
+
+    market: Market
+    ordinal: int
+    files: tuple[InputFile, ...]
+    from_ts: int | None
+    name: str
+
+    @property
+    def bytes(self) -> int:
+        """The size of its files when they were found."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class MarketTask:
+    """What has to be known to commit a market once its chunks are there.
+
+    Attributes:
+        market: which.
+        shards: how many chunks there must be.
+        last_start_ts: the latest start among its inputs (ms).
+        group_ordinal: the first shard with inputs of that start; these fill it and all after it.
+        group_paths: the relative paths (without `.gz`) of these inputs, in file order.
+        covered: how many inputs the candles will cover.
+        base: bytes of the companion that the candles go on from; none if they start from scratch.
+        notes, late_files: for the report.
+        rebuilt: whether candles that were there are made again.
+    """
+
+    market: Market
+    shards: int
+    last_start_ts: int
+    group_ordinal: int
+    group_paths: tuple[str, ...]
+    covered: int
+    base: bytes = b""
+    notes: tuple[str, ...] = ()
+    late_files: int = 0
+    rebuilt: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_json` is the inverse."""
+        values = dict(vars(self))
+        values["base"] = self.base.decode()
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> MarketTask:
+        """The inverse of `to_json`."""
+        return cls(
+            **{
+                **values,
+                "market": Market(*values["market"]),
+                "group_paths": tuple(values["group_paths"]),
+                "notes": tuple(values["notes"]),
+                "base": values["base"].encode(),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PlannedMarket:
+    """The decision for a market: a task with shards; or nothing to read, and maybe why not.
+
+    Attributes:
+        task: None if nothing is to be read.
+        shards: of the task.
+        error: why the market cannot be made; None if it can or needs not.
+        records: candles that are already there, if nothing is to be read.
+        notes, late_files: for the report, if nothing is to be read.
+    """
+
+    market: Market
+    task: MarketTask | None = None
+    shards: tuple[Shard, ...] = ()
+    error: str | None = None
+    records: int = 0
+    notes: tuple[str, ...] = ()
+    late_files: int = 0
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How to plan.
+
+    Attributes:
+        out: the output root.
+        settings: what the candles are made of.
+        shard_bytes: a shard takes files up to this size together (a larger file is one of its own).
+        force: makes every market from scratch.
+        rebuild_late: makes a market from scratch when inputs were indexed late.
+        rejects: where rejected rows are kept, or "": chunks made without are not reused with it.
+    """
+
+    out: str
+    settings: CandleSettings
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+    force: bool = False
+    rebuild_late: bool = False
+    rejects: str = ""
+
+
+@dataclass
+class _Base:
+    """The candles that are there: a companion to go on from, or reasons why not."""
+
+    companion: Companion | None = None
+    data: bytes = b""
+    notes: list[str] = field(default_factory=list)
+    rebuilt: bool = False
+
+
+def plan_market(
+    catalog: Catalog, market: Market, ranges: list[SymbolRange], options: PlanOptions
+) -> PlannedMarket:
+    """Decides what has to be read for a market, from the catalog and its companion."""
+    try:
+        base = _find_base(market, options)
+        if base.companion is not None and base.companion.state is not None:
+            return _plan_resumed(catalog, market, ranges, options, base, base.companion.state)
+    except CandlebeamError as error:
+        return PlannedMarket(market, error=str(error))
+    return _plan_fresh(catalog, market, ranges, options, base)
+
+
+def _find_base(market: Market, options: PlanOptions) -> _Base:
+    paths = CandlePaths.of(options.out, market)
+    has_records = os.path.exists(paths.records)
+    if options.force:
+        return _Base(rebuilt=has_records)
+    try:
+        companion = read_companion(paths.companion)
+    except FormatError as error:
+        return _Base(notes=[f"{error}; the market was made again"], rebuilt=True)
+    if companion is None:
+        note = f"{paths.records} has no companion; the market was made again"
+        return _Base(notes=[note] if has_records else [], rebuilt=has_records)
+    if companion.state is None:
+        raise CandlebeamError(
+            f"{paths.companion} was written by another program, or another version of this one;"
+            " --force makes the market again"
+        )
+    if companion.market != market:
+        raise CandlebeamError(f"{paths.companion} belongs to {companion.market}, not to {market}")
+    different = companion.state.settings.differences(options.settings)
+    if different:
+        raise CandlebeamError(
+            f"{paths.records} was made with other settings ({'; '.join(different)});"
+            " use those, another --out, or --force to make it again"
+        )
+    size = os.path.getsize(paths.records) if has_records else 0
+    if not has_records or size < companion.size:
+        found = f"has {size} of {companion.size} bytes" if has_records else "is missing"
+        return _Base(notes=[f"{paths.records} {found}; the market was made again"], rebuilt=True)
+    return _Base(companion, companion.encode())
+
+
+def _plan_fresh(
+    catalog: Catalog,
+    market: Market,
+    ranges: list[SymbolRange],
+    options: PlanOptions,
+    base: _Base,
+) -> PlannedMarket:
+    files = catalog.files(market, ranges)
+    inputs = [InputFile(_full_path(file), file.size) for file in files]
+    return _planned(market, options, files, inputs, covered=len(files), base=base)
+
+
+def _plan_resumed(
+    catalog: Catalog,
+    market: Market,
+    ranges: list[SymbolRange],
+    options: PlanOptions,
+    base: _Base,
+    state: ResumeState,
+) -> PlannedMarket:
+    companion = base.companion
+    assert companion is not None
+    last_start = companion.last_input_start_ts
+    known = {seen.path: seen for seen in state.inputs}
+    last_path = max(known, default="")
+    found = catalog.files(market, ranges, last_start)
+    behind = [f for f in found if f.start_ts == last_start and f.path <= last_path]
+    files = [f for f in found if f not in behind or f.path in known]
+    lost = sorted(set(known) - {f.path for f in files})
+    if lost:
+        raise CandlebeamError(
+            f"{lost[0]}, the input that the candles end with, is not in the catalog; index it, or"
+            " use --force to make the market from what is there"
+        )
+    covered = catalog.count_before(market, ranges, last_start) + len(behind)
+    late_files = max(covered - state.covered, 0)
+    if late_files and options.rebuild_late:
+        note = f"{late_files} inputs were indexed late; the market was made again"
+        return _plan_fresh(catalog, market, ranges, options, _Base(notes=[note], rebuilt=True))
+    new = [f for f in files if f.path not in known]
+    if not new and not any(_has_grown(f, known[f.path]) for f in files):
+        return PlannedMarket(market, records=companion.records, late_files=late_files)
+    inputs = [
+        InputFile(_full_path(f), f.size, known[f.path].text_bytes if f.path in known else 0)
+        for f in files
+    ]
+    return _planned(
+        market,
+        options,
+        files,
+        inputs,
+        covered=state.covered + len(new),
+        base=base,
+        late_files=late_files,
+        from_ts=companion.end_ts - companion.timeframe.ms,
+    )
+
+
+def _planned(
+    market: Market,
+    options: PlanOptions,
+    files: list[CatalogFile],
+    inputs: list[InputFile],
+    *,
+    covered: int,
+    base: _Base,
+    late_files: int = 0,
+    from_ts: int | None = None,
+) -> PlannedMarket:
+    last_start = files[-1].start_ts
+    group = next(i for i, file in enumerate(files) if file.start_ts == last_start)
+    before = _cut(inputs[:group], options.shard_bytes)
+    runs = before + _cut(inputs[group:], options.shard_bytes)
+    shards = tuple(
+        Shard(market, ordinal, run, from_ts, _chunk_name(market, ordinal, run, from_ts, options))
+        for ordinal, run in enumerate(runs)
+    )
+    task = MarketTask(
+        market=market,
+        shards=len(shards),
+        last_start_ts=last_start,
+        group_ordinal=len(before),
+        group_paths=tuple(file.path for file in files[group:]),
+        covered=covered,
+        base=base.data,
+        notes=tuple(base.notes),
+        late_files=late_files,
+        rebuilt=base.rebuilt,
+    )
+    return PlannedMarket(market, task, shards)
+
+
+def _cut(inputs: list[InputFile], shard_bytes: int) -> list[tuple[InputFile, ...]]:
+    """Runs of files of at most `shard_bytes` together, or of one file that is larger."""
+    runs: list[tuple[InputFile, ...]] = []
+    begin = size = 0
+    for place, file in enumerate(inputs):
+        if place > begin and size + file.size > shard_bytes:
+            runs.append(tuple(inputs[begin:place]))
+            begin, size = place, 0
+        size += file.size
+    if begin < len(inputs):
+        runs.append(tuple(inputs[begin:]))
+    return runs
+
+
+def _chunk_name(
+    market: Market,
+    ordinal: int,
+    files: Iterable[InputFile],
+    from_ts: int | None,
+    options: PlanOptions,
+) -> str:
+    settings = options.settings
+    return digest(
+        CHUNK_VERSION,
+        market,
+        ordinal,
+        [(file.path, file.seen) for file in files],
+        from_ts,
+        [settings.timeframe.ms, settings.corrections, settings.liquidations],
+        options.rejects,
+    )
+
+
+def _full_path(file: CatalogFile) -> str:
+    return os.path.join(file.root, file.path + file.ext)
+
+
+def _has_grown(file: CatalogFile, seen: InputState) -> bool:
+    """Whether an input is another one than was read. One that is gone has nothing new to give."""
+    plain = os.path.join(file.root, file.path)
+    for path in (plain, plain + ".gz"):
+        try:
+            return (os.path.basename(path), os.stat(path).st_size) != (seen.name, seen.size)
+        except OSError:
+            continue
+    return False

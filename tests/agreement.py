@@ -1,0 +1,79 @@
+"""Holding what a run wrote and reported against what the oracle says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.command_line import Outcome, companions, contents, leftovers
+from tests.oracle import Answer
+
+
+def assert_files_agree(out: Path, answers: Mapping[str, Answer]) -> None:
+    """The candle files under `out` are those of the answers: same markets, bytes, companions."""
+    expected = {
+        answer.path.removesuffix(".bin"): answer
+        for answer in answers.values()
+        if answer.data is not None
+    }
+    found = contents(out)
+    assert sorted(found) == sorted(expected)
+    for name, answer in expected.items():
+        assert found[name] == answer.data, f"{name}: {difference(found[name], answer)}"
+    described = companions(out)
+    assert sorted(described) == sorted(expected)
+    for name, answer in expected.items():
+        assert_companion_agrees(described[name], answer)
+    assert leftovers(out) == []
+
+
+def assert_companion_agrees(companion: Mapping[str, Any], answer: Answer) -> None:
+    assert answer.companion is not None
+    ours = {key: companion.get(key) for key in answer.companion}
+    assert ours == answer.companion
+    assert companion["collector"] == answer.market[0]
+
+
+def assert_report_agrees(outcome: Outcome, answers: Mapping[str, Answer]) -> None:
+    """The report of a run that made everything is what the answers add up to."""
+    rows = outcome.markets
+    assert sorted(rows) == sorted(answers)
+    for name, answer in answers.items():
+        row = rows[name]
+        assert row["files"] == answer.files, name
+        assert row["trades"] == answer.trades, name
+        assert row["rejected"] == dict(answer.rejected), name
+        assert sorted(file["path"] for file in row["damaged"]) == sorted(answer.damaged), name
+        assert all(file["damage"] for file in row["damaged"]), name
+        assert row["missing"] == [], name
+        if answer.overflow:
+            assert row["status"] == "failed", name
+            assert "does not fit" in row["error"], name
+            continue
+        assert row["status"] == ("empty" if answer.data is None else "written"), name
+        assert row["error"] is None, name
+        assert row["candles"] == answer.candles, name
+        assert row["records"] == answer.records, name
+        assert row["gaps"] == answer.records - answer.candles, name
+        assert row["late_trades"] == 0, name
+    totals = outcome.totals
+    assert totals["markets"] == len(answers)
+    assert totals["files"] == sum(answer.files for answer in answers.values())
+    assert totals["trades"] == sum(answer.trades for answer in answers.values())
+    assert outcome.code == int(any(answer.overflow for answer in answers.values()))
+
+
+def difference(found: bytes, answer: Answer) -> str:
+    """Where two candle files part, in words."""
+    from tests.oracle import RECORD
+
+    assert answer.data is not None
+    if len(found) != len(answer.data):
+        return f"{len(found)} bytes, not {len(answer.data)}"
+    for place, (ours, theirs) in enumerate(
+        zip(RECORD.iter_unpack(found), RECORD.iter_unpack(answer.data), strict=True)
+    ):
+        if ours != theirs:
+            return f"record {place}: {ours}, not {theirs}"
+    return "the same"

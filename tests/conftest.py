@@ -1,0 +1,20 @@
+"""What every test shares: the Hypothesis profiles.
+
+The gate is the same every time it runs; `HYPOTHESIS_PROFILE=deep` searches further, and anew.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("gate", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile(
+    "deep",
+    max_examples=2_000,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))

@@ -1,0 +1,162 @@
+"""Faults on demand: the system calls that change files are counted, and the nth one goes wrong.
+
+    python -m tests.faults
+
+is a host for runs that get a signal in the middle: it loads the command line once, then forks a
+process for each line of JSON on its standard input, and answers with a line when that has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.command_line import environment
+
+#: What changes files.
+CALLS = (
+    "open",
+    "write",
+    "pwrite",
+    "fsync",
+    "replace",
+    "rename",
+    "unlink",
+    "mkdir",
+    "rmdir",
+    "link",
+)
+WRITES = ("write", "pwrite")
+_CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+NEVER = 1 << 60
+#: How `KillHost.run` tells that the run has been stopped, not ended.
+STOPPED = 1_000
+
+
+@contextmanager
+def counting(action: Callable[[int], None], calls: tuple[str, ...] = CALLS) -> Iterator[None]:
+    """Calls `action` with 1, 2, 3 ... before every system call of these names."""
+    originals: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in calls}
+    count = 0
+
+    def patched(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            if name != "open" or (len(arguments) > 1 and arguments[1] & _CHANGING):
+                count += 1
+                action(count)
+            return originals[name](*arguments, **named)
+
+        return call
+
+    try:
+        for name in calls:
+            setattr(os, name, patched(name))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(os, name, original)
+
+
+@contextmanager
+def failing_from(number: int, code: int = errno.ENOSPC) -> Iterator[list[int]]:
+    """From the `number`th write on, every write fails as on a full disk. Gives a list of those."""
+    failed: list[int] = []
+
+    def fail(count: int) -> None:
+        if count >= number:
+            failed.append(count)
+            raise OSError(code, os.strerror(code))
+
+    with counting(fail, WRITES):
+        yield failed
+
+
+def _run(arguments: list[str], at: int, signal_number: int) -> None:
+    def raise_signal(count: int) -> None:
+        if count == at:
+            os.kill(os.getpid(), signal_number)
+
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nothing, descriptor)
+    sys.argv = ["candlebeam", *arguments]
+    with counting(raise_signal):
+        runpy.run_module("candlebeam", run_name="__main__", alter_sys=True)
+
+
+def _fork(job: dict[str, Any]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        _run(job["arguments"], job["at"], job["signal"])
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        os._exit(code)
+
+
+def _serve() -> None:
+    import candlebeam.cli
+    import candlebeam.pipelines.backfill  # noqa: F401
+
+    child = 0
+    for line in sys.stdin:
+        job = json.loads(line)
+        if job["arguments"]:
+            child = _fork(job)
+        else:
+            os.kill(child, signal.SIGCONT)
+        _, status = os.waitpid(child, os.WUNTRACED)
+        stopped = os.WIFSTOPPED(status)
+        print(STOPPED if stopped else os.waitstatus_to_exitcode(status), flush=True)
+
+
+class KillHost:
+    """A running host; a context manager."""
+
+    def __enter__(self) -> KillHost:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults"],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(
+        self, arguments: tuple[object, ...], at: int, signal_number: int = signal.SIGKILL
+    ) -> int:
+        """How a run ends that gets a signal at its nth call, if it makes as many: -9 if killed."""
+        return self._ask([str(part) for part in arguments], at, signal_number)
+
+    def go_on(self) -> int:
+        """How the run that was stopped ends."""
+        return self._ask([], 0, 0)
+
+    def _ask(self, arguments: list[str], at: int, signal_number: int) -> int:
+        job = {"arguments": arguments, "at": at, "signal": int(signal_number)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+if __name__ == "__main__":
+    _serve()
