@@ -142,17 +142,21 @@ class Kernel(Callee[P, R]):
         # numba stamps a cached function with its own source file alone. The digest in the name
         # covers what is called in other files, so an edit there compiles the kernel anew.
         digest = hashlib.sha256(b"\0".join(self.sources())).hexdigest()[:12]
-        bound = _bound(self._function, digest)
-        try:
-            with _announcing(cached=True):
-                compiled = numba.njit([self.signature], cache=True, **_OPTIONS)(bound)
-        except Exception as error:
-            # No folder that can be written, a full disk, a torn cache file: do without the cache.
-            # If it is the code that is wrong, this raises the same again.
-            _LOG.debug("kernel %s cannot be cached: %s", self._function.__qualname__, error)
-            with _announcing(cached=False):
-                compiled = numba.njit([self.signature], **_OPTIONS)(bound)
-        return cast(Callable[P, R], compiled)
+        # A cache file that a crash has torn keeps failing: the second try is under another name.
+        for name in (digest, f"{digest}r"):
+            bound = _bound(self._function, name)
+            try:
+                with _announcing(cached=True):
+                    return cast(
+                        Callable[P, R],
+                        numba.njit([self.signature], cache=True, **_OPTIONS)(bound),
+                    )
+            except Exception as error:  # noqa: BLE001
+                # Also where no folder can be written, or the disk is full. If it is the code that
+                # is wrong, compiling it uncached raises the same again.
+                _LOG.debug("kernel %s cannot be cached: %s", self._function.__qualname__, error)
+        with _announcing(cached=False):
+            return cast(Callable[P, R], numba.njit([self.signature], **_OPTIONS)(bound))
 
 
 def callee(function: Callable[P, R]) -> Callee[P, R]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pytest
 from tests import oracle
 from tests.agreement import assert_companion_agrees, assert_files_agree
 from tests.archives import REGIMES, Archive
-from tests.command_line import Outcome, Workspace, companions, contents, leftovers, run_here
+from tests.command_line import Outcome, Workspace, companions, contents, run_here
 from tests.deliveries import make_delivery, sync
 
 MARKET = "RAM/BINANCE/btcusdt"
@@ -27,7 +28,7 @@ SCALES = ("plain", "noise", "tiny", "huge", "limit")
 
 def rows(*trades: tuple[int, str]) -> bytes:
     """Rows of (milliseconds after T0, price)."""
-    return b"".join(f"{T0 + ts} {price} 1.5 1\n".encode() for ts, price in trades)
+    return b"".join(f"{T0 + ts} {price} 0.0000015 1\n".encode() for ts, price in trades)
 
 
 def assert_as_fresh(work: Workspace) -> None:
@@ -234,17 +235,22 @@ def test_market_without_trades_begins_when_the_first_comes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "prices",
+    ("prices", "expected"),
     [
-        ("100.5", "100.123456", "0.00000051", "100.5"),
-        ("100.1234", "300000.5", "30000000", "9e15"),
-        ("0.00000051", "1234.5678", "1e12", "5e-7"),
-        ("1e12", "1e-12", "1e18", "3"),
-        ("214748.3647", "214748.36475", "214748.36474", "1"),
-        ("100.10000000000001", "99.89999999999999", "0.1", "1234567.891"),
+        (("100.5", "100.123456", "0.00000051", "100.5"), [10**4, 10**6, 10**7, 10**7]),
+        (("100.1234", "300000.5", "30000000", "9e15"), [10**4, 10**3, 10, 1e-7]),
+        (("0.00000051", "1234.5678", "1e12", "5e-7"), [10**7, 10**6, 1e-3, 1e-3]),
+        (("1e12", "1e-12", "1e18", "3"), [1e-3, 1e-3, 1e-9, 1e-9]),
+        (("214748.3647", "214748.36475", "214748.36474", "1"), [10**4, 10**3, 10**3, 10**3]),
+        (
+            ("100.10000000000001", "99.89999999999999", "0.1", "1234567.891"),
+            [10**4, 10**4, 10**4, 10**3],
+        ),
     ],
 )
-def test_price_scale_follows_the_prices(tmp_path: Path, prices: tuple[str, ...]) -> None:
+def test_price_scale_follows_the_prices(
+    tmp_path: Path, prices: tuple[str, ...], expected: list[float]
+) -> None:
     work = Workspace(tmp_path)
     text, scales = b"", []
     for number, price in enumerate(prices):
@@ -253,7 +259,7 @@ def test_price_scale_follows_the_prices(tmp_path: Path, prices: tuple[str, ...])
         work.run()
         assert_as_fresh(work)
         scales.append(companions(work.out)[MARKET]["priceScale"])
-    assert len(set(scales)) > 1 or prices[0] == "100.10000000000001"
+    assert scales == expected
 
 
 def test_price_of_the_last_candle_may_be_gone_again(tmp_path: Path) -> None:
@@ -288,10 +294,10 @@ def test_forced_price_scale_that_no_longer_fits_fails_and_keeps_what_is_there(
 # --- files that were indexed late ----------------------------------------------------------------
 
 
-def commands_in(notes: list[str], program: str = "candlebeam") -> list[list[str]]:
-    """The commands that notes of a report quote."""
-    quoted = [part for note in notes for part in note.split("`")[1::2]]
-    return [shlex.split(part)[1:] for part in quoted if part.startswith(program)]
+def suggested_command(outcome: Outcome) -> list[str]:
+    """The arguments of the command that the summary of a run names."""
+    (command,) = re.findall(r"candlebeam (backfill .*)", outcome.output)
+    return shlex.split(command)
 
 
 def test_files_indexed_late_are_reported_with_a_command_that_brings_them_in(
@@ -312,11 +318,22 @@ def test_files_indexed_late_are_reported_with_a_command_that_brings_them_in(
         row = outcome.markets[MARKET]
         assert row["late_files"] == 1
         assert contents(work.out) == before
-    commands = commands_in([*row["notes"], outcome.output])
-    assert commands, (row["notes"], outcome.output)
-    run_here(*commands[-1]).expect()
+    run_here(*suggested_command(outcome)).expect()
     assert_as_fresh(work)
     assert work.run().markets[MARKET]["late_files"] == 0
+
+
+def test_command_that_brings_late_files_in_keeps_the_settings(tmp_path: Path) -> None:
+    settings = ("--no-corrections", "--timeframe", "5m", "--liquidations", "included")
+    meaning = oracle.Settings(frozenset(), True, 1_000, 300_000)
+    work = Workspace(tmp_path)
+    last = {f"{FOLDER}/2024-03-02-08": rows((8 * 3_600_000, "103"))}
+    sync(work.archive, last)
+    work.run(*settings, "--price-scale", 1_000)
+    sync(work.archive, {**last, f"{FOLDER}/2024-03-02-00": rows((0, "100"))})
+    outcome = work.run(*settings, "--price-scale", 1_000)
+    run_here(*suggested_command(outcome)).expect()
+    assert_files_agree(work.out, oracle.backfill(work.archive, meaning))
 
 
 def test_files_indexed_late_are_brought_in_by_rebuild(tmp_path: Path) -> None:
@@ -526,7 +543,6 @@ def test_last_input_that_is_gone_loses_nothing(finished: Workspace) -> None:
     assert outcome.markets[MARKET]["status"] == "failed"
     assert "2024-03-02-04" in outcome.markets[MARKET]["error"]
     assert contents(finished.out) == before
-    assert leftovers(finished.out) == []
 
 
 def test_resumed_report_counts_what_was_read(finished: Workspace) -> None:

@@ -34,8 +34,6 @@ def _flag(raw: bytes) -> int | None:
 
 def read_row(row: bytes) -> Trade | str:
     """A row without its line end and not blank: the trade, or why it is none."""
-    if len(row) > MAX_ROW:
-        return "length"
     fields = [part for part in re.split(rb"[ \t]+", row) if part]
     if len(fields) not in (4, 5):
         return "fields"
@@ -76,7 +74,7 @@ def read_text(
         line += 1
         row = text[start:stop].removesuffix(b"\r")
         if row.strip(b" \t"):
-            found = read_row(row)
+            found = "length" if stop - start > MAX_ROW else read_row(row)
             if isinstance(found, str):
                 reading.rejects.append((line, found, row[:4096]))
             elif from_ts is None or found[0] >= from_ts:

@@ -369,7 +369,7 @@ class Candles:
         return pa.table(columns)
 
     def to_pandas(self, part: slice = slice(None)) -> pd.DataFrame:
-        """A DataFrame indexed by time (UTC), with the columns of `to_arrow`; a gap's prices are NaN."""
+        """A DataFrame indexed by time (UTC), with the columns of `to_arrow`."""
         frame: pd.DataFrame = self.to_arrow(part).to_pandas().set_index("time")
         return frame
 

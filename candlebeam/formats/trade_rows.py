@@ -32,7 +32,7 @@ REASONS = ("length", "fields", "timestamp", "price", "size", "side", "liquidatio
     VOLUME,
 ) = range(len(REASONS))
 
-#: Bytes of the longest row, without its line feed.
+#: Bytes of the longest row, without its line feed (but with a CR before that).
 MAX_ROW = 1 << 20
 #: Timestamps lie between these, in ms.
 MIN_TS = 100_000_000_000
@@ -154,8 +154,6 @@ def _any_row(
 
     The reason is _NO_REASON for a trade and _ASK where a number needs `float()`.
     """
-    if end - start > MAX_ROW:
-        return LENGTH, 0, 0.0, 0.0, 0, 0
     fields = 0
     s0 = e0 = s1 = e1 = s2 = e2 = s3 = e3 = s4 = e4 = 0
     at = start
@@ -421,7 +419,7 @@ def parse_rows(
                         texts[index, SKIPPING] = _skip_state(text, pos, end, skipping)
                         torn_at = pos
                         pos = end
-                    elif end - pos > MAX_ROW + 1:
+                    elif end - pos > MAX_ROW:
                         # Entered with the row still there, so that the caller sees its start.
                         texts[index, SKIPPING] = SKIP_BLANK
                         status = LONG_ROW
@@ -445,7 +443,9 @@ def parse_rows(
                     if text[at] != 0x20 and text[at] != 0x09:
                         blank = False
                         break
-                if not blank:
+                if not blank and stop - pos > MAX_ROW:
+                    reason = LENGTH
+                elif not blank:
                     reason, row_ts, row_price, row_size, row_buy, row_liquidation = _any_row(
                         text, pos, row_stop, control, answered, answers
                     )

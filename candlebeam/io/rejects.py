@@ -19,11 +19,9 @@ RejectedRow = tuple[int, str, bytes]
 
 def write_rejects(folder: str, market: Market, path: str, rows: Iterable[RejectedRow]) -> None:
     """Writes the rejected rows of one input; the file of an earlier run is replaced."""
-    name = path.encode(errors="surrogateescape")
-    lines = [b"\t".join((name, b"%d" % line, reason.encode(), raw)) for line, reason, raw in rows]
+    asked = path.encode(errors="surrogateescape")
+    lines = [b"\t".join((asked, b"%d" % line, reason.encode(), raw)) for line, reason, raw in rows]
     target = os.path.join(folder, *market.path.split("/"))
     os.makedirs(target, exist_ok=True)
-    name = f"{os.path.basename(path)}.{digest(path)[:8]}.tsv"
-    write_atomic(
-        os.path.join(target, name), b"".join(line + b"\n" for line in lines), durable=False
-    )
+    target = os.path.join(target, f"{os.path.basename(path)}.{digest(path)[:8]}.tsv")
+    write_atomic(target, b"".join(line + b"\n" for line in lines), durable=False)

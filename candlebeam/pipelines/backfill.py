@@ -16,6 +16,7 @@ from candlebeam.model import Market
 from candlebeam.outcome import AGAIN, FAILED, UP_TO_DATE, MarketOutcome
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.progress import Progress
+from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.report import Report
 from candlebeam.plan import DEFAULT_SHARD_BYTES, PlannedMarket, PlanOptions, plan_market
 from candlebeam.settings import CandleSettings, digest
@@ -159,8 +160,9 @@ class _Backfill:
         return planned
 
     def _run_pipeline(self, manifests: list[str]) -> None:
-        from candlebeam.pipelines.flow import FlowOptions, build_backfill
-        from candlebeam.pipelines.runner import beam_options, run_pipeline
+        with without_warnings():
+            from candlebeam.pipelines.flow import FlowOptions, build_backfill
+            from candlebeam.pipelines.runner import beam_options, run_pipeline
 
         request = self._request
         options = FlowOptions(

@@ -7,11 +7,8 @@ import logging
 import os
 from collections.abc import Callable
 
-from candlebeam.pipelines.quiet import without_warnings
-
-with without_warnings():
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from candlebeam.errors import UsageError
 from candlebeam.pipelines.runner_config import load_runner_config, option_names
