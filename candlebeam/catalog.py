@@ -45,7 +45,7 @@ _DEPTH = 4  # collector / bucket / exchange / symbol
 
 
 class CatalogFile(NamedTuple):
-    """One input of a market. A file and its `.gz` twin are one input.
+    """One input of a market. A file and its `.gz` twin are one input. They sort in file order.
 
     Attributes:
         start_ts: where its name says that it starts, ms.

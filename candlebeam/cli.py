@@ -159,16 +159,13 @@ def backfill(
     try:
         report = run_backfill(request, _progress())
     except KeyboardInterrupt:
-        from candlebeam.io.cancellation import cancel
-
-        cancel()
         click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
         _leave(_INTERRUPTED)
     if report_file:
         report.write(report_file)
     from candlebeam.pipelines.summary import print_summary
 
-    print_summary(report, out, db)
+    print_summary(report, request)
     _leave(report.exit_code)
 
 

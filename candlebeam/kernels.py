@@ -92,6 +92,8 @@ class Deferred:
 class Callee(Generic[P, R]):
     """A function that kernels may call. From Python it runs uncompiled."""
 
+    __name__: str
+
     def __init__(self, function: Callable[P, R]) -> None:
         functools.update_wrapper(self, function)
         self._function = cast(FunctionType, function)
@@ -146,7 +148,7 @@ class Kernel(Callee[P, R]):
         for name in (digest, f"{digest}r"):
             bound = _bound(self._function, name)
             try:
-                with _announcing(cached=True):
+                with _Announcing(cached=True):
                     return cast(
                         Callable[P, R],
                         numba.njit([self.signature], cache=True, **_OPTIONS)(bound),
@@ -155,12 +157,12 @@ class Kernel(Callee[P, R]):
                 # Also where no folder can be written, or the disk is full. If it is the code that
                 # is wrong, compiling it uncached raises the same again.
                 _LOG.debug("kernel %s cannot be cached: %s", self._function.__qualname__, error)
-        with _announcing(cached=False):
+        with _Announcing(cached=False):
             return cast(Callable[P, R], numba.njit([self.signature], **_OPTIONS)(bound))
 
 
 def callee(function: Callable[P, R]) -> Callee[P, R]:
-    """Marks a function that kernels call. It is compiled into them, and is plain Python elsewhere."""
+    """Marks a function that kernels call: compiled into them, plain Python elsewhere."""
     return Callee(function)
 
 
@@ -222,13 +224,13 @@ def _sources(function: FunctionType, seen: set[int] | None = None) -> Iterator[b
             yield f"{name}={value!r}".encode()
 
 
-class _announcing:
+class _Announcing:
     """While it is open, tells the user when numba begins to compile instead of finding a cache."""
 
     def __init__(self, cached: bool) -> None:
         event = importlib.import_module("numba.core.event")
 
-        class Announcer(event.Listener):  # type: ignore[name-defined,misc]
+        class Announcer(event.Listener):  # type: ignore[name-defined]
             def on_start(self, event: Any) -> None:
                 _announce(cached)
 

@@ -62,7 +62,7 @@ class MarketTask:
         shards: how many chunks there must be.
         last_start_ts: the latest start among its inputs (ms).
         group_ordinal: the first shard with inputs of that start; these fill it and all after it.
-        group_paths: the relative paths (without `.gz`) of these inputs, in file order.
+        group: root and relative path (without `.gz`) of these inputs, in file order.
         covered: how many inputs the candles will cover.
         base: bytes of the companion that the candles go on from; none if they start from scratch.
         notes, late_files: for the report.
@@ -73,7 +73,7 @@ class MarketTask:
     shards: int
     last_start_ts: int
     group_ordinal: int
-    group_paths: tuple[str, ...]
+    group: tuple[tuple[str, str], ...]
     covered: int
     base: bytes = b""
     notes: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class MarketTask:
             **{
                 **values,
                 "market": Market(*values["market"]),
-                "group_paths": tuple(values["group_paths"]),
+                "group": tuple((root, path) for root, path in values["group"]),
                 "notes": tuple(values["notes"]),
                 "base": values["base"].encode(),
             }
@@ -220,28 +220,20 @@ def _plan_resumed(
     companion = base.companion
     assert companion is not None
     last_start = companion.last_input_start_ts
-    known = {seen.path: seen for seen in state.inputs}
-    last_path = max(known, default="")
     found = catalog.files(market, ranges, last_start)
-    behind = [f for f in found if f.start_ts == last_start and f.path <= last_path]
-    files = [f for f in found if f not in behind or f.path in known]
-    lost = sorted(set(known) - {f.path for f in files})
-    if lost:
-        raise CandlebeamError(
-            f"{lost[0]}, the input that the candles end with, is not in the catalog; index it, or"
-            " use --force to make the market from what is there"
-        )
-    covered = catalog.count_before(market, ranges, last_start) + len(behind)
+    known = _known_inputs(state.inputs, [f for f in found if f.start_ts == last_start])
+    last = max(known)
+    files = [f for f in found if f in known or f > last]
+    covered = catalog.count_before(market, ranges, last_start) + sum(f <= last for f in found)
     late_files = max(covered - state.covered, 0)
     if late_files and options.rebuild_late:
         note = f"{late_files} inputs were indexed late; the market was made again"
         return _plan_fresh(catalog, market, ranges, options, _Base(notes=[note], rebuilt=True))
-    new = [f for f in files if f.path not in known]
-    if not new and not any(_has_grown(f, known[f.path]) for f in files):
+    new = [f for f in files if f not in known]
+    if not new and not any(_has_grown(f, known[f]) for f in files):
         return PlannedMarket(market, records=companion.records, late_files=late_files)
     inputs = [
-        InputFile(_full_path(f), f.size, known[f.path].text_bytes if f.path in known else 0)
-        for f in files
+        InputFile(_full_path(f), f.size, known[f].text_bytes if f in known else 0) for f in files
     ]
     return _planned(
         market,
@@ -253,6 +245,32 @@ def _plan_resumed(
         late_files=late_files,
         from_ts=companion.end_ts - companion.timeframe.ms,
     )
+
+
+def _known_inputs(
+    seen: tuple[InputState, ...], group: list[CatalogFile]
+) -> dict[CatalogFile, InputState]:
+    """The inputs of the last start as the catalog has them now.
+
+    An archive that has moved is known by its relative paths, where these are clear.
+
+    Raises:
+        CandlebeamError: one is not in the catalog.
+    """
+    places = {(file.root, file.path): file for file in group}
+    known = {}
+    for state in seen:
+        file = places.get((state.root, state.path))
+        moved = [f for f in group if f.path == state.path]
+        if file is None and len(moved) == 1:
+            file = moved[0]
+        if file is None:
+            raise CandlebeamError(
+                f"{state.path}, the input that the candles end with, is not in the catalog;"
+                " index it, or use --force to make the market from what is there"
+            )
+        known[file] = state
+    return known
 
 
 def _planned(
@@ -279,7 +297,7 @@ def _planned(
         shards=len(shards),
         last_start_ts=last_start,
         group_ordinal=len(before),
-        group_paths=tuple(file.path for file in files[group:]),
+        group=tuple((file.root, file.path) for file in files[group:]),
         covered=covered,
         base=base.data,
         notes=tuple(base.notes),

@@ -303,7 +303,7 @@ def damage(rng: Random, packed: bytes, kind: str) -> bytes:
     return bytes(broken)
 
 
-def _is_sane(packed: bytes, start: int) -> bool:
+def is_sane(packed: bytes, start: int) -> bool:
     """False where flipped bits make times that are years off: a huge file of gaps, slow to test."""
     kept = oracle.trades_of(oracle.text_of(packed, "x.gz")[0], Counter())
     return all(abs(trade.ts - start) < 48 * HOUR for trade in kept)
@@ -326,7 +326,7 @@ def put(
         archive.files[f"{path}.gz"] = packed[: rng.randrange(len(packed) + 1)]
     elif kind < 0.60 and damages:
         packed = damage(rng, gzip_file(rng, content), rng.choice(DAMAGES))
-        if _is_sane(packed, start):
+        if is_sane(packed, start):
             archive.files[f"{path}.gz"] = packed
     else:
         archive.files[f"{path}.gz"] = gzip_file(rng, content)

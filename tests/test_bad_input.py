@@ -61,9 +61,11 @@ def assert_as_oracle(work: Workspace, outcome: Outcome) -> None:
 @pytest.mark.parametrize("kind", archives.DAMAGES)
 def test_damaged_gzip_gives_what_is_before_the_damage(work: Workspace, kind: str) -> None:
     rng = Random(f"damage {kind}")
-    for number in range(12):
-        packed = gzip.compress(GOOD, 6, mtime=0)
-        put(work, "2024-03-02-00.gz", archives.damage(rng, packed, kind), f"{FOLDER}{number}")
+    packed = gzip.compress(GOOD, 6, mtime=0)
+    found = (archives.damage(rng, packed, kind) for _ in range(30))
+    sane = [damaged for damaged in found if archives.is_sane(damaged, T0)][:12]
+    for number, damaged in enumerate(sane):
+        put(work, "2024-03-02-00.gz", damaged, f"{FOLDER}{number}")
     outcome = run(work)
     assert_as_oracle(work, outcome)
     damaged = [file for row in outcome.report["markets"] for file in row["damaged"]]
@@ -73,8 +75,6 @@ def test_damaged_gzip_gives_what_is_before_the_damage(work: Workspace, kind: str
         assert file["path"].endswith("/2024-03-02-00.gz")
         assert "\n" not in file["damage"]
         assert file["path"] in outcome.output or "--report" in outcome.output
-    kept = [row["trades"] for row in outcome.report["markets"]]
-    assert max(kept) == 200
 
 
 def test_truncated_gzip_is_named_with_reason_and_place(work: Workspace) -> None:
@@ -182,7 +182,7 @@ def test_market_whose_rows_are_all_bad(work: Workspace) -> None:
     assert row["status"] == "empty"
     assert row["trades"] == 0
     assert row["rejected"] == {"fields": 1_000}
-    assert MARKET in outcome.output or "1 market" in outcome.output or "empty" in outcome.output
+    assert "1 without trades" in outcome.output
     assert_as_oracle(work, outcome)
 
 
@@ -256,10 +256,27 @@ def test_vanished_file_fails_its_market_alone(work: Workspace) -> None:
     row = outcome.markets[MARKET]
     assert row["status"] == "written"
     assert row["missing"] == [str(gone)]
+    assert str(gone) in outcome.output
+    assert contents(work.out)[MARKET] == oracle.backfill(work.archive)[MARKET].data
+
+
+def test_vanished_file_in_the_middle_that_comes_back_is_reported(work: Workspace) -> None:
+    put(work, "2024-03-02-00", GOOD)
+    path = put(work, "2024-03-02-04", b"%d 101 1 1\n" % (T0 + 14_400_000))
+    put(work, "2024-03-02-08", b"%d 102 1 1\n" % (T0 + 28_800_000))
+    work.index().expect()
+    content = path.read_bytes()
+    path.unlink()
+    work.backfill("--skip-missing").expect()
+    path.write_bytes(content)
+    outcome = run(work).expect()
+    assert outcome.markets[MARKET]["late_files"] == 1
+    assert "candlebeam backfill" in outcome.output
+    run(work, "--late", "rebuild").expect()
     assert_files_agree(work.out, oracle.backfill(work.archive))
 
 
-def test_vanished_file_that_comes_back(work: Workspace) -> None:
+def test_vanished_last_file_that_comes_back(work: Workspace) -> None:
     put(work, "2024-03-02-00", GOOD)
     path = put(work, "2024-03-02-04", b"%d 101 1 1\n" % (T0 + 14_400_000))
     work.index().expect()
@@ -307,13 +324,23 @@ def test_pipe_where_a_file_was_does_not_hang(work: Workspace) -> None:
 def test_symlink_loops_end(work: Workspace) -> None:
     put(work, "2024-03-02-00", GOOD)
     (work.archive / "RAM" / "loop").symlink_to(work.archive, target_is_directory=True)
-    (work.archive / FOLDER / "2024-03-02-04").symlink_to("2024-03-02-04")
+    (work.archive / FOLDER / "loop").symlink_to("..", target_is_directory=True)
     (work.archive / FOLDER / "2024-03-02-08").symlink_to("nowhere")
-    (work.archive / "RAM" / "btc" / "self").symlink_to("self")
     outcome = run(work)
     assert outcome.code == 0
     assert outcome.markets[MARKET]["files"] == 1
     assert outcome.markets[MARKET]["trades"] == 200
+
+
+def test_links_to_themselves_are_named_by_index(work: Workspace) -> None:
+    put(work, "2024-03-02-00", GOOD)
+    links = [work.archive / FOLDER / "2024-03-02-04", work.archive / "RAM" / "btc" / "self"]
+    for link in links:
+        link.symlink_to(link.name)
+    indexed = work.index().expect(1)
+    for link in links:
+        assert f"{link}: Too many levels of symbolic links" in indexed.output
+    assert work.backfill().expect().markets[MARKET]["trades"] == 200
 
 
 def test_linked_folders_and_files_are_read(work: Workspace, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_random_digits_and_exponents_equal_float() -> None:
 
 def test_halfway_cases_and_their_neighbours_equal_float() -> None:
     rng = random.Random(5)
-    texts = []
+    texts: list[bytes] = []
     for _ in range(40_000):
         # Exactly between two neighbours, written out, and a hair beside it.
         power = rng.randrange(-80, 80)
@@ -103,8 +103,7 @@ def test_halfway_cases_and_their_neighbours_equal_float() -> None:
             digits, exponent = halfway << power, 0
         else:
             digits, exponent = halfway * 5**-power, power
-        for near in (digits - 1, digits, digits + 1):
-            texts.append(b"%de%d" % (near, exponent))
+        texts.extend(b"%de%d" % (near, exponent) for near in range(digits - 1, digits + 2))
         texts.append(b"%d%s1e%d" % (digits, b"0" * rng.randrange(30), exponent))
     assert_as_python(texts)
 

@@ -65,12 +65,14 @@ class InputState:
     """How far one of the last inputs has been read.
 
     Attributes:
-        path: relative to its root, without `.gz`.
+        root: the root it was found under.
+        path: relative to that, without `.gz`.
         name: the file name that was read.
         size: its bytes when it was read.
         text_bytes: bytes of its text up to the end of its last whole row.
     """
 
+    root: str
     path: str
     name: str
     size: int
@@ -102,7 +104,7 @@ class ResumeState:
         return {
             "version": STATE_VERSION,
             "settings": self.settings.to_json(),
-            "inputs": [[i.path, i.name, i.size, i.text_bytes] for i in self.inputs],
+            "inputs": [[i.root, i.path, i.name, i.size, i.text_bytes] for i in self.inputs],
             "coveredFiles": self.covered,
             "tail": base64.b64encode(self.tail).decode(),
             "priceDecimals": self.prices.decimals,
@@ -121,8 +123,8 @@ class ResumeState:
         return cls(
             settings=CandleSettings.from_json(values["settings"]),
             inputs=tuple(
-                InputState(str(path), str(name), int(size), int(text))
-                for path, name, size, text in values["inputs"]
+                InputState(str(root), str(path), str(name), int(size), int(text))
+                for root, path, name, size, text in values["inputs"]
             ),
             covered=int(values["coveredFiles"]),
             tail=tail,
@@ -178,7 +180,7 @@ class Companion:
         """Raises `FormatError`, naming `path`, where the bytes are no companion."""
         try:
             values = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(path, "JSON of a candle file", str(error)) from None
         try:
             return cls._from_json(values)

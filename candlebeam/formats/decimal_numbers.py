@@ -8,10 +8,15 @@ which the caller asks `float()`.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 
 from candlebeam.kernels import Deferred, callee
 from candlebeam.model import Uint8Array
+
+#: A np.uint64. numpy's own types do not know what numba makes of the arithmetic.
+Word: TypeAlias = Any
 
 #: Bytes that must be readable behind the last one of a text; what they hold does not matter.
 WORD_PAD = 64
@@ -65,10 +70,10 @@ _INFINITY = np.uint64(0x7FF << 52)
 _MAX_DIGITS = 19
 _MAX_EXPONENT = 1_000_000_000
 
-_high_product = Deferred("candlebeam.formats.byte_words", "high_product")
-_leading_zeros = Deferred("candlebeam.formats.byte_words", "leading_zeros")
-_as_float = Deferred("candlebeam.formats.byte_words", "as_float")
-_load_word = Deferred("candlebeam.formats.byte_words", "load_word")
+_high_product: Any = Deferred("candlebeam.formats.byte_words", "high_product")
+_leading_zeros: Any = Deferred("candlebeam.formats.byte_words", "leading_zeros")
+_as_float: Any = Deferred("candlebeam.formats.byte_words", "as_float")
+_load_word: Any = Deferred("candlebeam.formats.byte_words", "load_word")
 
 _DIGIT_LOW = np.uint64(0x0F0F_0F0F_0F0F_0F0F)
 _PAIR_LOW = np.uint64(0x00FF_00FF_00FF_00FF)
@@ -82,15 +87,15 @@ _THIRTY_TWO = np.uint64(32)
 
 
 @callee
-def eight_digits(word: np.uint64) -> np.uint64:
-    """The number that eight ASCII digits write; the first one is the lowest byte; 0 counts as '0'."""
+def eight_digits(word: Word) -> Word:
+    """The number that eight ASCII digits write, the first as the lowest byte; NUL counts as 0."""
     word = ((word & _DIGIT_LOW) * _PAIRS) >> _EIGHT
     word = ((word & _PAIR_LOW) * _QUADS) >> _SIXTEEN
     return ((word & _QUAD_LOW) * _EIGHTS) >> _THIRTY_TWO
 
 
 @callee
-def _nearest(mantissa: np.uint64, power: int) -> np.uint64:
+def _nearest(mantissa: Word, power: int) -> Word:
     """The bits of the float64 nearest to mantissa * 10^power; all ones where that is undecided."""
     if mantissa == _ZERO or power < _LEAST_POWER:
         return _ZERO

@@ -18,6 +18,7 @@ PIECE = 1 << 16
 # Bytes that zlib is given at once: the text they can hold is a thousand times that.
 _STEP = 1 << 10
 
+_ISAL_ERROR: Any = igzip_lib.error  # its stub does not say that it is a class
 _MAGIC = b"\x1f\x8b"
 _HEADER_FLAGS = 3  # the place of FLG in a member (RFC 1952)
 _FHCRC_OR_RESERVED = 0b1110_0010
@@ -120,7 +121,7 @@ def _member(source: _Source) -> Iterator[bytes | None]:
     while True:
         try:
             piece = inflater.decompress(data, PIECE)
-        except igzip_lib.error:
+        except _ISAL_ERROR:
             yield None
             return
         if piece:

@@ -150,7 +150,7 @@ class TradeLogReader:
         self._cancelled = cancelled
         self._on_rejects = on_rejects
         self._buffer: Uint8Array = np.zeros(window + PIECE + WORD_PAD, np.uint8)
-        self._view = memoryview(self._buffer)
+        self._view = self._buffer.data
         self._end = 0
         self._files: list[_File] = []  # whose texts are in the buffer
         self._texts: Int64Array = np.zeros((_TEXTS, rows.TEXT_COLUMNS), np.int64)
@@ -211,7 +211,7 @@ class TradeLogReader:
             grown = np.zeros(2 * end + WORD_PAD, np.uint8)
             grown[: self._end] = self._buffer[: self._end]
             self._buffer = grown
-            self._view = memoryview(grown)
+            self._view = grown.data
         self._view[self._end : end] = piece
         self._end = end
 

@@ -7,15 +7,17 @@ row goes the long way round, under the full rules.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from candlebeam.formats.decimal_numbers import (
     NO_NUMBER,
     PARSED,
     UNDECIDED,
-    eight_digits,
     parse_number,
 )
+from candlebeam.formats.usual_rows import MAX_TS, MIN_TS, VOLUME_LIMIT, VOLUME_SCALE, usual_rows
 from candlebeam.kernels import Deferred, callee, kernel
 from candlebeam.model import Float64Array, Int64Array, Uint8Array
 
@@ -34,10 +36,6 @@ REASONS = ("length", "fields", "timestamp", "price", "size", "side", "liquidatio
 
 #: Bytes of the longest row, without its line feed (but with a CR before that).
 MAX_ROW = 1 << 20
-#: Timestamps lie between these, in ms.
-MIN_TS = 100_000_000_000
-MAX_TS = 10_000_000_000_000
-
 # Columns of `texts`: one row of int64 a file whose text, or a part of it, is in the buffer.
 POS = 0  #: where the first row that is not yet read begins in the buffer
 END = 1  #: where the file's text in the buffer ends
@@ -87,38 +85,12 @@ REJECT_START = 3  #: in the buffer; -1 for a row that has gone through it
 REJECT_END = 4
 REJECT_COLUMNS = 5
 
-_line_feeds = Deferred("candlebeam.formats.byte_words", "line_feeds")
-_spaces = Deferred("candlebeam.formats.byte_words", "spaces")
-_non_digits = Deferred("candlebeam.formats.byte_words", "non_digits")
-_dots = Deferred("candlebeam.formats.byte_words", "dots")
-_load_word = Deferred("candlebeam.formats.byte_words", "load_word")
-_trailing_zeros = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
+_line_feeds: Any = Deferred("candlebeam.formats.byte_words", "line_feeds")
+_trailing_zeros: Any = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
 
-_ZERO = np.uint64(0)
-_ONE = np.uint64(1)
-_ALL_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-_TS_MASK = np.uint64((1 << 14) - 1)
-_TS_END = np.uint64(1 << 13)
-# By the length of a fraction, from -1 to 8.
-_TENS = np.array([10 ** max(n, 0) for n in range(-1, 9)], np.int64)
-_FLOAT_TENS = _TENS.astype(np.float64)
-_VOLUME_SCALE = 1e6
-_VOLUME_LIMIT = 2.0**63
+_NO_WORD = np.uint64(0)
 _NO_REASON = -1
 _ASK = -2
-
-
-@callee
-def _bit(place: int) -> np.uint64:
-    return _ONE << np.uint64(place & 63)
-
-
-@callee
-def _short_digits(text: Uint8Array, start: int, count: int) -> int:
-    """The number that `count` digits at `start` write: 0 to 8, or less than none for 0."""
-    # In two steps, as a shift by 64 does nothing.
-    shift = np.uint64(32 - 4 * count)
-    return np.int64(eight_digits(_load_word(text, start) << shift << shift))
 
 
 @callee
@@ -204,101 +176,9 @@ def _any_row(
             return LIQUIDATION, 0, 0.0, 0.0, 0, 0
         liquidation = text[s4] & 1
     # A volume this great is whole, so rounding does not change it.
-    if not (price * size) * _VOLUME_SCALE < _VOLUME_LIMIT:
+    if not (price * size) * VOLUME_SCALE < VOLUME_LIMIT:
         return VOLUME, 0, 0.0, 0.0, 0, 0
     return _NO_REASON, np.int64(time), price, size, np.int64(text[s3] & 1), np.int64(liquidation)
-
-
-@callee
-def _usual_rows(
-    text: Uint8Array,
-    pos: int,
-    end: int,
-    from_ts: int,
-    seen: int,
-    ts: Int64Array,
-    price: Float64Array,
-    size: Float64Array,
-    buy: Uint8Array,
-    liquidation: Uint8Array,
-    slot: np.uint64,
-) -> tuple[int, np.uint64, int, int]:
-    """Reads rows of the usual shape, up to the first other one and behind a late one.
-
-    All indices into arrays are unsigned, since numba tests signed ones for being negative.
-
-    Args:
-        seen: rows from here on (a place in `text`) are late if they are older than `from_ts`.
-        slot: where in the columns to begin.
-
-    Returns:
-        The next row's place, the next slot, how many rows were read, and the ts of the last one of
-        them if that is late, else 0.
-    """
-    capacity = np.uint64(len(ts))
-    lines = 0
-    while slot < capacity:
-        # Places below are relative to pos, and 64 where there is none.
-        space = _spaces(text, pos)
-        no_digit = _non_digits(text, pos)
-        row_end = _trailing_zeros(_line_feeds(text, pos))
-        space2 = space & ~_TS_MASK
-        price_end = _trailing_zeros(space2)
-        size_end = _trailing_zeros(space2 & (space2 - _ONE))
-        # The end of a number without dot counts as its dot, and its fraction is -1 digits long.
-        price_dot = _trailing_zeros(no_digit & ~_TS_MASK)
-        size_dot = _trailing_zeros(no_digit & ((_ALL_ONES - _ONE) << np.uint64(price_end & 63)))
-        expected = _TS_END | _bit(price_end) | _bit(size_end) | _bit(price_dot) | _bit(size_dot)
-        known = space | _dots(text, pos)
-        in_row = _bit(row_end) - _ONE
-        price_whole = price_dot - 14
-        size_whole = size_dot - price_end - 1
-        price_fraction = price_end - price_dot - 1
-        size_fraction = size_end - size_dot - 1
-        if not (
-            (row_end == size_end + 2)
-            & (pos + row_end < end)
-            & ((((no_digit ^ expected) | (no_digit ^ known)) & in_row) == _ZERO)
-            & ((space & _TS_MASK) == _TS_END)
-            & ((((price_whole - 1) | (size_whole - 1)) & ~7) == 0)
-            & (((8 - price_fraction) | (8 - size_fraction)) >= 0)
-        ):
-            break
-        side = text[np.uint64(pos + size_end + 1)]
-        row_ts = np.int64(eight_digits(_load_word(text, pos))) * 100_000 + _short_digits(
-            text, pos + 8, 5
-        )
-        price_tens = np.uint64(price_fraction + 1)
-        size_tens = np.uint64(size_fraction + 1)
-        price_digits = _short_digits(text, pos + 14, price_whole) * _TENS[
-            price_tens
-        ] + _short_digits(text, pos + price_dot + 1, price_fraction)
-        size_digits = _short_digits(text, pos + price_end + 1, size_whole) * _TENS[
-            size_tens
-        ] + _short_digits(text, pos + size_dot + 1, size_fraction)
-        row_price = np.float64(price_digits) / _FLOAT_TENS[price_tens]
-        row_size = np.float64(size_digits) / _FLOAT_TENS[size_tens]
-        if not (
-            (((price_digits | size_digits) >> 53) == 0)
-            & (price_digits > 0)
-            & (row_ts > MIN_TS)
-            & ((side & 0xFE) == 0x30)
-            & ((row_price * row_size) * _VOLUME_SCALE < _VOLUME_LIMIT)
-        ):
-            break
-        start = pos
-        pos += row_end + 1
-        lines += 1
-        ts[slot] = row_ts
-        price[slot] = row_price
-        size[slot] = row_size
-        buy[slot] = side & 1
-        liquidation[slot] = 0
-        if row_ts >= from_ts:
-            slot += _ONE
-        elif start >= seen:
-            return pos, slot, lines, row_ts
-    return pos, slot, lines, 0
 
 
 @callee
@@ -307,8 +187,9 @@ def _find_line_feed(text: Uint8Array, start: int, end: int) -> int:
     at = start
     while at < end:
         found = _line_feeds(text, at)
-        if found != _ZERO:
-            return min(at + _trailing_zeros(found), end)
+        if found != _NO_WORD:
+            place: int = min(at + _trailing_zeros(found), end)
+            return place
         at += 64
     return end
 
@@ -395,7 +276,7 @@ def parse_rows(
             if filled == capacity:
                 status = COLUMNS_FULL
                 break
-            pos, slot, new_lines, late_ts = _usual_rows(
+            pos, slot, new_lines, late_ts = usual_rows(
                 text, pos, usual_end, from_ts, seen - base, ts, price, size, buy, liquidation,
                 np.uint64(filled),
             )  # fmt: skip

@@ -1,20 +1,22 @@
-"""Asking the work in this process to stop.
+"""Asking the work of one run in this process to stop.
 
 Workers on other machines never see it; there the runner stops them.
 """
 
 from __future__ import annotations
 
-import threading
-
-_asked = threading.Event()
+_cancelled: set[str] = set()
 
 
-def cancel() -> None:
-    """Asks; readers raise `errors.Cancelled` at their next window."""
-    _asked.set()
+def cancel(run: str) -> None:
+    """Asks; readers raise `errors.Cancelled` at their next window, and no market is begun any more.
+
+    Args:
+        run: the run's name, as its `FlowOptions` have it.
+    """
+    _cancelled.add(run)
 
 
-def cancelled() -> bool:
+def is_cancelled(run: str) -> bool:
     """Whether it was asked."""
-    return _asked.is_set()
+    return run in _cancelled

@@ -11,7 +11,8 @@ from apache_beam import pvalue
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from candlebeam.errors import CandlebeamError
+from candlebeam.errors import Cancelled, CandlebeamError
+from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.market_commit import CommitOptions, commit_market
 from candlebeam.io.staging import ChunkRef, Staging, read_task
 from candlebeam.model import Market
@@ -30,23 +31,24 @@ class CommitMarkets(beam.PTransform):  # type: ignore[misc]
     Args:
         staging: the staging folder; a market's chunks are removed once it is committed.
         options: where to, and how.
+        run: the name by which the run can be cancelled (`io.cancellation`).
     """
 
-    def __init__(self, *, staging: str, options: CommitOptions) -> None:
+    def __init__(self, *, staging: str, options: CommitOptions, run: str = "") -> None:
         super().__init__()
-        self._staging, self._options = Staging(staging), options
+        self._staging, self._options, self._run = Staging(staging), options, run
 
     def expand(self, chunks: pvalue.PCollection) -> pvalue.PCollection:
         return (
             chunks
             | "GroupChunks" >> beam.GroupByKey()
-            | "WriteCandles" >> beam.ParDo(_CommitFn(self._staging, self._options))
+            | "WriteCandles" >> beam.ParDo(_CommitFn(self._staging, self._options, self._run))
         )
 
 
 class _CommitFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, staging: Staging, options: CommitOptions) -> None:
-        self._staging, self._options = staging, options
+    def __init__(self, staging: Staging, options: CommitOptions, run: str) -> None:
+        self._staging, self._options, self._run = staging, options, run
         self._pending: list[Future[MarketOutcome]] = []
 
     def start_bundle(self) -> None:
@@ -64,6 +66,8 @@ class _CommitFn(beam.DoFn):  # type: ignore[misc]
                 yield WindowedValue(outcome.result(), window.max_timestamp(), [window])
 
     def _commit(self, market: Market, chunks: list[ChunkRef]) -> MarketOutcome:
+        if is_cancelled(self._run):
+            raise Cancelled("the run was cancelled")
         return commit_chunks(self._staging, market, chunks, self._options)
 
     def infer_output_type(self, _: Any) -> Any:

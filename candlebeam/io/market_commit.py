@@ -238,8 +238,8 @@ class _Commit:
     def _inputs(self) -> tuple[InputState, ...]:
         group = [f for chunk in self._chunks[self._task.group_ordinal :] for f in chunk.files]
         return tuple(
-            _input_state(path, file)
-            for path, file in zip(self._task.group_paths, group, strict=False)
+            _input_state(root, path, file)
+            for (root, path), file in zip(self._task.group, group, strict=False)
         )
 
     def _block(self, candles: Records) -> CandleBlock:
@@ -250,5 +250,7 @@ def _last(chunk: ChunkFile) -> Records:
     return chunk.read(max(chunk.length - 1, 0), chunk.length)
 
 
-def _input_state(path: str, file: FileOutcome) -> InputState:
-    return InputState(path, os.path.basename(file.read_path or ""), file.size, file.text_bytes)
+def _input_state(root: str, path: str, file: FileOutcome) -> InputState:
+    return InputState(
+        root, path, os.path.basename(file.read_path or ""), file.size, file.text_bytes
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from apache_beam import coders, pvalue
 
 from candlebeam.formats.trade_log import TradeLogReader
-from candlebeam.io.cancellation import cancelled
+from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
 from candlebeam.io.rejects import write_rejects
 from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
@@ -109,19 +109,20 @@ class ReadTrades(beam.PTransform):  # type: ignore[misc]
 
     Args:
         rejects: a folder to keep rejected rows in; None not to keep them.
+        run: the name by which the run can be cancelled (`io.cancellation`).
     """
 
-    def __init__(self, *, rejects: str | None = None) -> None:
+    def __init__(self, *, rejects: str | None = None, run: str = "") -> None:
         super().__init__()
-        self._rejects = rejects
+        self._rejects, self._run = rejects, run
 
     def expand(self, shards: pvalue.PCollection) -> pvalue.PCollection:
-        return shards | "ReadShards" >> beam.ParDo(_ReadShardFn(self._rejects))
+        return shards | "ReadShards" >> beam.ParDo(_ReadShardFn(self._rejects, self._run))
 
 
 class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, rejects: str | None) -> None:
-        self._rejects = rejects
+    def __init__(self, rejects: str | None, run: str) -> None:
+        self._rejects, self._run = rejects, run
 
     def process(self, ref: ShardRef) -> Iterator[tuple[ShardPart, TradeBatch]]:
         shard = read_shard(ref)
@@ -130,7 +131,7 @@ class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
             shard.files,
             from_ts=shard.from_ts,
             keep_rejects=self._rejects is not None,
-            cancelled=cancelled,
+            cancelled=lambda: is_cancelled(self._run),
         )
         part = ShardPart(ref, shard.market, shard.ordinal, shard.name, 0)
         for batch in reader:

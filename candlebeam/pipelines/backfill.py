@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from dataclasses import dataclass, field, replace
 
 from candlebeam.catalog import Catalog, SymbolRange
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candle_file import CandlePaths
+from candlebeam.io.cancellation import cancel
 from candlebeam.io.candle_writer import recover
 from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.staging import Staging
@@ -174,11 +176,16 @@ class _Backfill:
                 skip_missing=request.skip_missing,
             ),
             rejects=self._plan_options.rejects or None,
+            run=uuid.uuid4().hex,
         )
-        run_pipeline(
-            beam_options(list(request.beam_arguments), request.runner_config),
-            lambda pipeline: build_backfill(pipeline, manifests, options),
-        )
+        try:
+            run_pipeline(
+                beam_options(list(request.beam_arguments), request.runner_config),
+                lambda pipeline: build_backfill(pipeline, manifests, options),
+            )
+        except BaseException:
+            cancel(options.run)
+            raise
 
     def _clean_up(self) -> None:
         """Removes what is made on the way, but for chunks that another run can use."""

@@ -23,11 +23,13 @@ class FlowOptions:
         staging: the staging folder.
         commit: where the candles go, how, and what they are made of.
         rejects: a folder to keep rejected rows in; None not to keep them.
+        run: the name by which the run can be cancelled (`io.cancellation`).
     """
 
     staging: str
     commit: CommitOptions
     rejects: str | None = None
+    run: str = ""
 
 
 def build_backfill(
@@ -49,7 +51,7 @@ def build_backfill(
     )
     made = (
         found.to_read
-        | "ReadTrades" >> ReadTrades(rejects=options.rejects)
+        | "ReadTrades" >> ReadTrades(rejects=options.rejects, run=options.run)
         | "CorrectTrades" >> CorrectTrades(corrections=settings.corrections)
         | "TradesToCandles"
         >> TradesToCandles(
@@ -62,5 +64,6 @@ def build_backfill(
     return (
         (found.staged, made)
         | "AllChunks" >> beam.Flatten()
-        | "CommitMarkets" >> CommitMarkets(staging=options.staging, options=options.commit)
+        | "CommitMarkets"
+        >> CommitMarkets(staging=options.staging, options=options.commit, run=options.run)
     )

@@ -6,18 +6,20 @@ import shlex
 import sys
 
 from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, MarketOutcome
+from candlebeam.pipelines.backfill import BackfillRequest
 from candlebeam.pipelines.progress import format_bytes, format_seconds
 from candlebeam.pipelines.report import Report
+from candlebeam.settings import CandleSettings
 
 #: Problems of one kind that are named; the report has all of them.
 _NAMED = 5
 
 
-def print_summary(report: Report, out: str, db: str) -> None:
+def print_summary(report: Report, request: BackfillRequest) -> None:
     """Prints what was made on standard output, and what went wrong on standard error."""
     for line in summary_lines(report):
         print(line)
-    for line in problem_lines(report, out, db):
+    for line in problem_lines(report, request):
         print(f"candlebeam: {line}", file=sys.stderr)
 
 
@@ -33,7 +35,8 @@ def summary_lines(report: Report) -> list[str]:
         )
         if count
     ]
-    lines = [f"{len(report.markets)} markets: {', '.join(counts)}"]
+    many = "market" if len(report.markets) == 1 else "markets"
+    lines = [f"{len(report.markets)} {many}: {', '.join(counts)}"]
     if report.total("files"):
         reused, seconds = report.total("chunks_reused"), report.seconds
         took = format_seconds(seconds) if seconds >= 10 else f"{seconds:.1f} s"
@@ -51,7 +54,7 @@ def summary_lines(report: Report) -> list[str]:
     return lines
 
 
-def problem_lines(report: Report, out: str, db: str) -> list[str]:
+def problem_lines(report: Report, request: BackfillRequest) -> list[str]:
     """What the user should know besides, one line each."""
     lines = list(report.notes)
     lines += _shortened(
@@ -64,7 +67,7 @@ def problem_lines(report: Report, out: str, db: str) -> list[str]:
     ]
     lines += _shortened(missing, "missing files")
     lines += _shortened(
-        [_late(m, out, db) for m in report.markets if m.late_trades or m.late_files],
+        [_late(m, request) for m in report.markets if m.late_trades or m.late_files],
         "markets with late input",
     )
     lines += _shortened(
@@ -74,18 +77,35 @@ def problem_lines(report: Report, out: str, db: str) -> list[str]:
     return lines
 
 
-def _late(outcome: MarketOutcome, out: str, db: str) -> str:
+def _late(outcome: MarketOutcome, request: BackfillRequest) -> str:
     what = []
     if outcome.late_trades:
         what.append(f"{outcome.late_trades:,} late trades")
     if outcome.late_files:
         what.append(f"{outcome.late_files:,} files that were indexed late")
     collector, exchange, symbol = outcome.market.split("/", 2)
-    command = shlex.join(
-        ["candlebeam", "backfill", "--db", db, "--out", out, "--collector", collector,
-         "--exchange", exchange, "--symbol", symbol, "--force"]
-    )  # fmt: skip
+    filters = ["--collector", collector, "--exchange", exchange, "--symbol", symbol]
+    command = shlex.join([*_command(request), *filters, "--force"])
     return f"{outcome.market}: {' and '.join(what)} are not in it; to bring them in: {command}"
+
+
+def _command(request: BackfillRequest) -> list[str]:
+    """The command that makes the same candles, without a choice of markets."""
+    settings, default = request.settings, CandleSettings()
+    command = ["candlebeam", "backfill", "--db", request.db, "--out", request.out]
+    if settings.timeframe != default.timeframe:
+        command += ["--timeframe", str(settings.timeframe)]
+    if not settings.corrections:
+        command.append("--no-corrections")
+    elif settings.corrections != default.corrections:
+        command += [word for name in settings.corrections for word in ("--correction", name)]
+    if settings.liquidations != default.liquidations:
+        command += ["--liquidations", settings.liquidations]
+    if settings.price_scale is not None:
+        command += ["--price-scale", str(settings.price_scale.value)]
+    if request.skip_missing:
+        command.append("--skip-missing")
+    return command
 
 
 def _shortened(lines: list[str], name: str) -> list[str]:
