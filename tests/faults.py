@@ -9,8 +9,11 @@ process for each line of JSON on its standard input, and answers with a line whe
 from __future__ import annotations
 
 import errno
+import importlib
 import json
+import logging
 import os
+import pkgutil
 import runpy
 import signal
 import subprocess
@@ -107,10 +110,23 @@ def _fork(job: dict[str, Any]) -> int:
         os._exit(code)
 
 
-def _serve() -> None:
-    import candlebeam.cli
-    import candlebeam.pipelines.backfill  # noqa: F401
+def _load() -> None:
+    """Imports all that a run needs and loads the kernels, so that a fork is ready at once."""
+    logging.disable(logging.WARNING)  # Beam has something to say about what it does not find
+    import apache_beam.runners.portability.fn_api_runner.fn_runner  # noqa: F401
 
+    import candlebeam
+    from candlebeam.kernels import Kernel
+
+    for found in pkgutil.walk_packages(candlebeam.__path__, "candlebeam."):
+        if not found.name.endswith("__main__"):
+            for value in vars(importlib.import_module(found.name)).values():
+                if isinstance(value, Kernel):
+                    value.compiled()
+
+
+def _serve() -> None:
+    _load()
     child = 0
     for line in sys.stdin:
         job = json.loads(line)

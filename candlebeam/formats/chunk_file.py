@@ -3,7 +3,7 @@
 A chunk is a fixed header, the summary of its shard as JSON, and records of `BLOCK_DTYPE`:
 
     magic "CBCHUNK1" | uint32 length of the summary | uint32 records | uint64 bytes read
-    | uint64 trades | uint32 CRC-32 of everything that follows | summary | records
+    | uint64 trades | uint32 CRC-32 of everything else | summary | records
 
 All little-endian. Chunks live only as long as the run that makes them (and those that resume it).
 """
@@ -24,7 +24,8 @@ from candlebeam.errors import FormatError
 from candlebeam.model import BLOCK_DTYPE, FileOutcome, Records
 
 MAGIC = b"CBCHUNK1"
-_HEADER = struct.Struct("<8sIIQQI")
+_HEADER = struct.Struct("<8sIIQQ")
+_CRC = struct.Struct("<I")
 
 
 class ChunkHead(NamedTuple):
@@ -73,16 +74,15 @@ def encode_chunk(files: Sequence[FileOutcome], candles: Records) -> bytes:
         len(candles),
         sum(file.size for file in files),
         sum(file.trades for file in files),
-        zlib.crc32(body),
     )
-    return head + body
+    return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
 
 
 def decode_head(data: bytes, path: str) -> ChunkHead:
     """The head of a chunk from its first `HEAD_BYTES` bytes or more; raises `FormatError`."""
     if len(data) < HEAD_BYTES or data[: len(MAGIC)] != MAGIC:
         raise FormatError(path, f"a chunk that begins with {MAGIC!r}", repr(data[: len(MAGIC)]))
-    _, _, _, bytes_read, trades, _ = _HEADER.unpack_from(data)
+    _, _, _, bytes_read, trades = _HEADER.unpack_from(data)
     return ChunkHead(bytes_read, trades)
 
 
@@ -96,13 +96,14 @@ def open_chunk(path: str) -> ChunkFile:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         decode_head(head, path)
-        _, summary_bytes, records, _, _, expected_crc = _HEADER.unpack_from(head)
+        _, summary_bytes, records, _, _ = _HEADER.unpack_from(head)
+        (expected_crc,) = _CRC.unpack_from(head, _HEADER.size)
         expected = HEAD_BYTES + summary_bytes + records * BLOCK_DTYPE.itemsize
         size = os.fstat(file.fileno()).st_size
         if size != expected:
             raise FormatError(path, f"a chunk of {expected} bytes", f"{size}")
         summary = file.read(summary_bytes)
-        crc = zlib.crc32(summary)
+        crc = zlib.crc32(summary, zlib.crc32(head[: _HEADER.size]))
         while piece := file.read(_PIECE):
             crc = zlib.crc32(piece, crc)
     if crc != expected_crc:
@@ -112,7 +113,7 @@ def open_chunk(path: str) -> ChunkFile:
 
 
 #: The bytes of a chunk that `decode_head` wants.
-HEAD_BYTES = _HEADER.size
+HEAD_BYTES = _HEADER.size + _CRC.size
 _DEFAULTS = vars(FileOutcome(""))
 _PIECE = 1 << 20
 

@@ -61,37 +61,28 @@ EXACT_INTEGER = 1 << 53
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _TEN = np.uint64(10)
+_TENS = np.array([10**n for n in range(20)], np.uint64)
 _ALL_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _GUARD_BITS = np.uint64(0x1FF)
 _FRACTION = np.uint64((1 << 52) - 1)
 _HIDDEN_BIT = np.uint64(1 << 52)
 _CARRIED = np.uint64(1 << 53)
 _INFINITY = np.uint64(0x7FF << 52)
+_DIGIT_LOW = np.uint64(0x0F0F_0F0F_0F0F_0F0F)
+_PAIR_LOW = np.uint64(0x00FF_00FF_00FF_00FF)
+_FOUR_LOW = np.uint64(0x0000_FFFF_0000_FFFF)
+_PAIRS = np.uint64(10 * 2**8 + 1)
+_FOURS = np.uint64(100 * 2**16 + 1)
+_EIGHTS = np.uint64(10_000 * 2**32 + 1)
 _MAX_DIGITS = 19
 _MAX_EXPONENT = 1_000_000_000
 
 _high_product: Any = Deferred("candlebeam.formats.byte_words", "high_product")
 _leading_zeros: Any = Deferred("candlebeam.formats.byte_words", "leading_zeros")
-_as_float: Any = Deferred("candlebeam.formats.byte_words", "as_float")
 _load_word: Any = Deferred("candlebeam.formats.byte_words", "load_word")
-
-_DIGIT_LOW = np.uint64(0x0F0F_0F0F_0F0F_0F0F)
-_PAIR_LOW = np.uint64(0x00FF_00FF_00FF_00FF)
-_QUAD_LOW = np.uint64(0x0000_FFFF_0000_FFFF)
-_PAIRS = np.uint64(10 * 256 + 1)
-_QUADS = np.uint64(100 * 65536 + 1)
-_EIGHTS = np.uint64(10000 * (1 << 32) + 1)
-_EIGHT = np.uint64(8)
-_SIXTEEN = np.uint64(16)
-_THIRTY_TWO = np.uint64(32)
-
-
-@callee
-def eight_digits(word: Word) -> Word:
-    """The number that eight ASCII digits write, the first as the lowest byte; NUL counts as 0."""
-    word = ((word & _DIGIT_LOW) * _PAIRS) >> _EIGHT
-    word = ((word & _PAIR_LOW) * _QUADS) >> _SIXTEEN
-    return ((word & _QUAD_LOW) * _EIGHTS) >> _THIRTY_TWO
+_non_digits: Any = Deferred("candlebeam.formats.byte_words", "non_digits")
+_trailing_zeros: Any = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
+_as_float: Any = Deferred("candlebeam.formats.byte_words", "as_float")
 
 
 @callee
@@ -138,6 +129,68 @@ def _nearest(mantissa: Word, power: int) -> Word:
 
 
 @callee
+def _eight_digits(word: Word) -> Word:
+    """The number that eight ASCII digits write, the first as the lowest byte; NUL counts as 0."""
+    word = ((word & _DIGIT_LOW) * _PAIRS) >> np.uint64(8)
+    word = ((word & _PAIR_LOW) * _FOURS) >> np.uint64(16)
+    return ((word & _FOUR_LOW) * _EIGHTS) >> np.uint64(32)
+
+
+@callee
+def _short_mantissa(text: Uint8Array, start: int, count: int) -> Word:
+    """The number that `count` digits write, at most _MAX_DIGITS of them."""
+    value = _ZERO
+    while count > 8:
+        value = value * _TENS[8] + _eight_digits(_load_word(text, start))
+        start += 8
+        count -= 8
+    # In two steps, as a shift by 64 does nothing.
+    shift = np.uint64(32 - 4 * count)
+    return value * _TENS[np.uint64(count)] + _eight_digits(
+        _load_word(text, start) << shift << shift
+    )
+
+
+@callee
+def _long_mantissa(text: Uint8Array, start: int, end: int) -> tuple[Word, int, bool]:
+    """Digits and at most one dot: (mantissa, power of ten, whether digits other than 0 are cut)."""
+    mantissa = _ZERO
+    digits = 0  # in the mantissa, without leading zeros
+    power = 0
+    cut = False
+    in_fraction = False
+    for at in range(start, end):
+        digit = np.int64(text[at]) - 0x30
+        if digit < 0:
+            in_fraction = True
+        elif digits < _MAX_DIGITS:
+            mantissa = mantissa * _TEN + np.uint64(digit)
+            if mantissa != _ZERO:
+                digits += 1
+            if in_fraction:
+                power -= 1
+        else:
+            if digit != 0:
+                cut = True
+            if not in_fraction:
+                power += 1
+    return mantissa, power, cut
+
+
+@callee
+def _digits_end(text: Uint8Array, start: int, end: int) -> int:
+    """Where the run of digits at `start` ends, in text[start:end]."""
+    at = start
+    while at < end:
+        others = _non_digits(text, at)
+        if others != _ZERO:
+            place: int = min(at + _trailing_zeros(others), end)
+            return place
+        at += 64
+    return end
+
+
+@callee
 def parse_number(text: Uint8Array, start: int, end: int) -> tuple[int, float]:
     """Reads `[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?`, the whole of text[start:end].
 
@@ -149,35 +202,26 @@ def parse_number(text: Uint8Array, start: int, end: int) -> tuple[int, float]:
     if at < end and (text[at] == 0x2B or text[at] == 0x2D):
         negative = text[at] == 0x2D
         at += 1
-    mantissa = _ZERO
-    digits = 0  # in the mantissa, without leading zeros
-    power = 0
-    seen = 0  # digits at all
-    cut = False  # whether a digit other than 0 is not in the mantissa
-    in_fraction = False
-    while at < end:
-        digit = np.int64(text[at]) - 0x30
-        if digit < 0 or digit > 9:
-            if text[at] == 0x2E and not in_fraction:
-                in_fraction = True
-                at += 1
-                continue
-            break
-        seen += 1
-        if digits < _MAX_DIGITS:
-            mantissa = mantissa * _TEN + np.uint64(digit)
-            if mantissa != _ZERO:
-                digits += 1
-            if in_fraction:
-                power -= 1
-        else:
-            if digit != 0:
-                cut = True
-            if not in_fraction:
-                power += 1
-        at += 1
-    if seen == 0:
+    begin = at
+    at = _digits_end(text, at, end)
+    whole = at - begin
+    fraction = 0
+    if at < end and text[at] == 0x2E:
+        stop = _digits_end(text, at + 1, end)
+        fraction = stop - at - 1
+        at = stop
+    if whole + fraction == 0:
         return NO_NUMBER, 0.0
+    cut = False
+    if whole + fraction <= _MAX_DIGITS:
+        mantissa = _short_mantissa(text, begin, whole)
+        if fraction > 0:
+            mantissa = mantissa * _TENS[np.uint64(fraction)] + _short_mantissa(
+                text, at - fraction, fraction
+            )
+        power = -fraction
+    else:
+        mantissa, power, cut = _long_mantissa(text, begin, at)
     if at < end:
         if text[at] != 0x65 and text[at] != 0x45:
             return NO_NUMBER, 0.0

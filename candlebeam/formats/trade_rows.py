@@ -85,9 +85,11 @@ REJECT_START = 3  #: in the buffer; -1 for a row that has gone through it
 REJECT_END = 4
 REJECT_COLUMNS = 5
 
+_blanks: Any = Deferred("candlebeam.formats.byte_words", "blanks")
 _line_feeds: Any = Deferred("candlebeam.formats.byte_words", "line_feeds")
 _trailing_zeros: Any = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
 
+_ALL_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _NO_WORD = np.uint64(0)
 _NO_REASON = -1
 _ASK = -2
@@ -126,17 +128,30 @@ def _any_row(
 
     The reason is _NO_REASON for a trade and _ASK where a number needs `float()`.
     """
+    # Blanks of the first 64 bytes; the end of a short row is as good as one.
+    blank = _blanks(text, start)
+    short = end - start < 64
+    if short:
+        blank |= _ALL_ONES << np.uint64(end - start)
     fields = 0
     s0 = e0 = s1 = e1 = s2 = e2 = s3 = e3 = s4 = e4 = 0
     at = start
     while True:
-        while at < end and (text[at] == 0x20 or text[at] == 0x09):
-            at += 1
-        if at == end:
-            break
-        begin = at
-        while at < end and text[at] != 0x20 and text[at] != 0x09:
-            at += 1
+        if short:
+            others = ~blank & (_ALL_ONES << np.uint64(at - start))
+            if others == _NO_WORD:
+                break
+            place = _trailing_zeros(others)
+            begin = start + place
+            at = start + _trailing_zeros(blank & (_ALL_ONES << np.uint64(place)))
+        else:
+            while at < end and (text[at] == 0x20 or text[at] == 0x09):
+                at += 1
+            if at == end:
+                break
+            begin = at
+            while at < end and text[at] != 0x20 and text[at] != 0x09:
+                at += 1
         if fields == 0:
             s0, e0 = begin, at
         elif fields == 1:

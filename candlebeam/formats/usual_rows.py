@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from candlebeam.formats.decimal_numbers import Word, eight_digits
+from candlebeam.formats.decimal_numbers import Word
 from candlebeam.kernels import Deferred, callee
 from candlebeam.model import Float64Array, Int64Array, Uint8Array
 
@@ -30,6 +30,7 @@ _spaces: Any = Deferred("candlebeam.formats.byte_words", "spaces")
 _non_digits: Any = Deferred("candlebeam.formats.byte_words", "non_digits")
 _dots: Any = Deferred("candlebeam.formats.byte_words", "dots")
 _load_word: Any = Deferred("candlebeam.formats.byte_words", "load_word")
+_six_numbers: Any = Deferred("candlebeam.formats.byte_words", "six_numbers")
 _trailing_zeros: Any = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
 
 _ZERO = np.uint64(0)
@@ -48,12 +49,11 @@ def _bit(place: int) -> Word:
 
 
 @callee
-def _short_digits(text: Uint8Array, start: int, count: int) -> int:
-    """The number that `count` digits at `start` write: 0 to 8, or less than none for 0."""
+def _digits(text: Uint8Array, start: int, count: int) -> Word:
+    """`count` digits at `start` as the last of eight; 0 to 8 of them, or less than none for 0."""
     # In two steps, as a shift by 64 does nothing.
     shift = np.uint64(32 - 4 * count)
-    digits: int = np.int64(eight_digits(_load_word(text, start) << shift << shift))
-    return digits
+    return _load_word(text, start) << shift << shift
 
 
 @callee
@@ -112,17 +112,19 @@ def usual_rows(
         ):
             break
         side = text[np.uint64(pos + size_end + 1)]
-        row_ts = np.int64(eight_digits(_load_word(text, pos))) * 100_000 + _short_digits(
-            text, pos + 8, 5
+        ts1, ts2, price1, price2, size1, size2 = _six_numbers(
+            _load_word(text, pos),
+            _digits(text, pos + 8, 5),
+            _digits(text, pos + 14, price_whole),
+            _digits(text, pos + price_dot + 1, price_fraction),
+            _digits(text, pos + price_end + 1, size_whole),
+            _digits(text, pos + size_dot + 1, size_fraction),
         )
         price_tens = np.uint64(price_fraction + 1)
         size_tens = np.uint64(size_fraction + 1)
-        price_digits = _short_digits(text, pos + 14, price_whole) * _TENS[
-            price_tens
-        ] + _short_digits(text, pos + price_dot + 1, price_fraction)
-        size_digits = _short_digits(text, pos + price_end + 1, size_whole) * _TENS[
-            size_tens
-        ] + _short_digits(text, pos + size_dot + 1, size_fraction)
+        row_ts = ts1 * 100_000 + ts2
+        price_digits = price1 * _TENS[price_tens] + price2
+        size_digits = size1 * _TENS[size_tens] + size2
         row_price = np.float64(price_digits) / _FLOAT_TENS[price_tens]
         row_size = np.float64(size_digits) / _FLOAT_TENS[size_tens]
         if not (

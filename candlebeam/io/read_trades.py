@@ -9,10 +9,10 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import coders, pvalue
 
-from candlebeam.formats.trade_log import TradeLogReader
 from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
-from candlebeam.io.rejects import write_rejects
+from candlebeam.io.early_chunks import early_chunks
+from candlebeam.io.make_chunk import keep_rejects, open_reader
 from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
 from candlebeam.model import FileOutcome, Market, TradeBatch
 
@@ -75,26 +75,29 @@ class FindStaged(beam.PTransform):  # type: ignore[misc]
 
     Args:
         staging: the staging folder.
+        run: the run's name, to know of chunks that were made early (`io.early_chunks`).
     """
 
-    def __init__(self, *, staging: str) -> None:
+    def __init__(self, *, staging: str, run: str = "") -> None:
         super().__init__()
-        self._staging = Staging(staging)
+        self._staging, self._run = Staging(staging), run
 
     def expand(self, shards: pvalue.PCollection) -> Any:
-        return shards | "LookForChunks" >> beam.ParDo(_FindStagedFn(self._staging)).with_outputs(
-            "staged", main="to_read"
-        )
+        return shards | "LookForChunks" >> beam.ParDo(
+            _FindStagedFn(self._staging, self._run)
+        ).with_outputs("staged", main="to_read")
 
 
 class _FindStagedFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, staging: Staging) -> None:
-        self._staging = staging
+    def __init__(self, staging: Staging, run: str) -> None:
+        self._staging, self._run = staging, run
 
     def process(self, ref: ShardRef) -> Iterator[Any]:
         shard = read_shard(ref)
-        if self._staging.find_chunk(shard):
-            found = ChunkRef(ref, shard.ordinal, shard.name, reused=True)
+        early = early_chunks(self._run)
+        made_early = early is not None and early.take(shard)
+        if made_early or self._staging.find_chunk(shard):
+            found = ChunkRef(ref, shard.ordinal, shard.name, reused=not made_early)
             yield pvalue.TaggedOutput("staged", (shard.market, found))
         else:
             yield ref
@@ -126,20 +129,12 @@ class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, ref: ShardRef) -> Iterator[tuple[ShardPart, TradeBatch]]:
         shard = read_shard(ref)
-        reader = TradeLogReader(
-            shard.market,
-            shard.files,
-            from_ts=shard.from_ts,
-            keep_rejects=self._rejects is not None,
-            cancelled=lambda: is_cancelled(self._run),
-        )
+        reader = open_reader(shard, self._rejects, lambda: is_cancelled(self._run))
         part = ShardPart(ref, shard.market, shard.ordinal, shard.name, 0)
         for batch in reader:
             yield part, batch
             part = part._replace(part=part.part + 1)
-        if self._rejects is not None:
-            for path, rows in reader.rejects:
-                write_rejects(self._rejects, shard.market, path, rows)
+        keep_rejects(shard, reader, self._rejects)
         yield part._replace(files=tuple(reader.outcomes)), _no_trades(shard.market)
 
     def infer_output_type(self, _: Any) -> Any:

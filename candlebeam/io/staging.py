@@ -274,9 +274,12 @@ def read_task(ref: ShardRef) -> MarketTask:
 
 
 def _read_record(path: str, offset: int, length: int) -> dict[str, object]:
-    with open(path, "rb") as file:
-        file.seek(offset)
-        values = json.loads(zlib.decompress(file.read(length)))
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            values = json.loads(zlib.decompress(file.read(length)))
+    except (ValueError, OverflowError, zlib.error) as error:
+        raise FormatError(path, "a record of a manifest", str(error), offset) from None
     if not isinstance(values, dict):
         raise FormatError(path, "a record of a manifest", type(values).__name__, offset)
     return values

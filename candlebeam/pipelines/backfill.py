@@ -12,6 +12,7 @@ from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candle_file import CandlePaths
 from candlebeam.io.cancellation import cancel
 from candlebeam.io.candle_writer import recover
+from candlebeam.io.early_chunks import EarlyChunks, working_early
 from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.staging import Staging
 from candlebeam.model import Market
@@ -20,6 +21,7 @@ from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.progress import Progress
 from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.report import Report
+from candlebeam.pipelines.runner_config import early_threads
 from candlebeam.plan import DEFAULT_SHARD_BYTES, PlannedMarket, PlanOptions, plan_market
 from candlebeam.settings import CandleSettings, digest
 
@@ -162,29 +164,33 @@ class _Backfill:
         return planned
 
     def _run_pipeline(self, manifests: list[str]) -> None:
-        with without_warnings():
-            from candlebeam.pipelines.flow import FlowOptions, build_backfill
-            from candlebeam.pipelines.runner import beam_options, run_pipeline
-
-        request = self._request
-        options = FlowOptions(
-            staging=self._staging.path,
-            commit=CommitOptions(
-                out=self._out,
-                settings=request.settings,
-                rebuild_late=request.late == "rebuild",
-                skip_missing=request.skip_missing,
-            ),
-            rejects=self._plan_options.rejects or None,
-            run=uuid.uuid4().hex,
-        )
+        request, run = self._request, uuid.uuid4().hex
+        rejects = self._plan_options.rejects or None
+        early = EarlyChunks(run, manifests, self._staging, request.settings, rejects)
+        arguments = list(request.beam_arguments)
+        threads = early_threads(arguments, request.runner_config)
         try:
-            run_pipeline(
-                beam_options(list(request.beam_arguments), request.runner_config),
-                lambda pipeline: build_backfill(pipeline, manifests, options),
-            )
+            with working_early(early, run, threads):
+                with without_warnings():
+                    from candlebeam.pipelines.flow import FlowOptions, build_backfill
+                    from candlebeam.pipelines.runner import beam_options, run_pipeline
+                options = FlowOptions(
+                    staging=self._staging.path,
+                    commit=CommitOptions(
+                        out=self._out,
+                        settings=request.settings,
+                        rebuild_late=request.late == "rebuild",
+                        skip_missing=request.skip_missing,
+                    ),
+                    rejects=rejects,
+                    run=run,
+                )
+                run_pipeline(
+                    beam_options(arguments, request.runner_config),
+                    lambda pipeline: build_backfill(pipeline, manifests, options),
+                )
         except BaseException:
-            cancel(options.run)
+            cancel(run)
             raise
 
     def _clean_up(self) -> None:

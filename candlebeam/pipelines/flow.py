@@ -47,7 +47,7 @@ def build_backfill(
         pipeline
         | "Manifests" >> beam.Create(list(manifests)).with_output_types(str)
         | "ListShards" >> ListShards()
-        | "FindStaged" >> FindStaged(staging=options.staging)
+        | "FindStaged" >> FindStaged(staging=options.staging, run=options.run)
     )
     made = (
         found.to_read

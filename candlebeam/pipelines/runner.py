@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Callable
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from candlebeam.errors import UsageError
-from candlebeam.pipelines.runner_config import load_runner_config, option_names
+from candlebeam.pipelines.runner_config import available_cores, load_runner_config, option_names
 
 #: The runner without any other word: in process, nothing to download, no Java, no network.
 IN_PROCESS = "FnApiRunner"
@@ -35,19 +34,11 @@ def beam_options(arguments: list[str], config: str | None) -> PipelineOptions:
     options = PipelineOptions(merged)
     if runs_in_process(options):
         if "direct_running_mode" not in names:
-            merged.append("--direct_running_mode=multi_threading")
+            merged.append("--direct_running_mode=in_memory")
         if "direct_num_workers" not in names:
             merged.append(f"--direct_num_workers={available_cores()}")
         options = PipelineOptions(merged)
     return options
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def runs_in_process(options: PipelineOptions) -> bool:

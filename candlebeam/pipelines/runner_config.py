@@ -10,9 +10,8 @@ True gives a flag, False and null give nothing, a list gives the option once for
 
 from __future__ import annotations
 
+import os
 from typing import Any
-
-import yaml
 
 from candlebeam.errors import UsageError
 
@@ -23,6 +22,8 @@ def load_runner_config(path: str) -> list[str]:
     Raises:
         UsageError: the file cannot be read, or is no such mapping.
     """
+    import yaml
+
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
@@ -35,6 +36,24 @@ def load_runner_config(path: str) -> list[str]:
     return [
         argument for name, value in values.items() for argument in _arguments(path, name, value)
     ]
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def early_threads(arguments: list[str], config: str | None) -> int:
+    """How many threads may read before Beam is there: one a core, none where Beam decides alone.
+
+    Beam decides where the run is given any option of how to run.
+    """
+    names = option_names(arguments)
+    chosen = names & {"runner", "direct_running_mode", "direct_num_workers"}
+    return 0 if chosen or config else available_cores()
 
 
 def option_names(arguments: list[str]) -> set[str]:

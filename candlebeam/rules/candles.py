@@ -38,19 +38,23 @@ def aggregate(
             count in the liquidation volumes.
 
     Raises:
-        RangeError: a quote volume, or a sum of them, does not fit in int64.
+        RangeError: a quote volume, or a sum of volumes or counts, does not fit in int64.
     """
     runs = np.empty(min(len(trades), 1024), BLOCK_DTYPE)
     count = trades.count if trades.count is not None else np.empty(0, np.int64)
+    if not count.sum(dtype=np.float64) < 2.0**63:
+        raise RangeError(f"{trades.market}: a sum of trade counts does not fit in 64 bits")
+    # As the kernel wants them: arrays that came over a wire can be read-only, or not aligned.
+    columns = [
+        np.require(column, requirements="CAW")
+        for column in (
+            trades.ts, trades.price, trades.size, trades.buy, trades.liquidation, count
+        )
+    ]  # fmt: skip
     done = used = 0
     while done < len(trades):
         done, used = fold_trades(
-            trades.ts,
-            trades.price,
-            trades.size,
-            trades.buy,
-            trades.liquidation,
-            count,
+            *columns,
             timeframe.ms,
             include_liquidations,
             done,

@@ -44,7 +44,7 @@ class PriceScale:
             decimals = round(math.log10(number)) if 0 < number < math.inf else None
         except (ValueError, OverflowError):
             decimals = None
-        if decimals is None or float(f"1e{decimals}") != number:
+        if decimals is None or decimals < -MAX_DECIMALS or float(f"1e{decimals}") != number:
             raise UsageError(
                 f"price scale {value!r}: expected auto or a power of ten, such as 10000"
             )
@@ -79,10 +79,17 @@ class PriceState:
     Attributes:
         decimals: the most decimals that a price asks for, to nine significant digits.
         highest: the highest price; 0 without any.
+
+    Raises:
+        ValueError: these are no prices' state.
     """
 
     decimals: int = MIN_DECIMALS
     highest: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (MIN_DECIMALS <= self.decimals <= MAX_DECIMALS and 0 <= self.highest < math.inf):
+            raise ValueError(f"prices of {self.decimals} decimals up to {self.highest!r}")
 
     def joined(self, other: PriceState) -> PriceState:
         """The state of both together."""
@@ -151,4 +158,7 @@ def restore(stored: Records, scale: PriceScale) -> Float64Array:
 
 
 def _floats(candles: Records) -> Float64Array:
-    return candles.view(np.float64).reshape(len(candles), len(BLOCK_DTYPE.names or ()))
+    floats = np.ascontiguousarray(candles).view(np.float64)
+    # As the kernels want them: candles that came over a wire can be read-only, or not aligned.
+    floats = np.require(floats, requirements="CAW")
+    return floats.reshape(len(candles), len(BLOCK_DTYPE.names or ()))

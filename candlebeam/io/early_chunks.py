@@ -1,0 +1,135 @@
+"""Making chunks while Beam is still being imported.
+
+A run in process waits a second for Beam's import and its graph, on one core, and then reads for
+as long as it takes, on all of them. Threads of this module begin with the reading at once. The
+pipeline stays what it is: it finds their chunks as it would find those of an earlier run, and makes
+the others. Who of the two begins a shard first makes it, so that together they keep every core busy
+to the end. In other processes than the driver's there is nothing of this, and all works the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from candlebeam.errors import CandlebeamError
+from candlebeam.io.cancellation import is_cancelled
+from candlebeam.io.staging import ShardRef, Staging, list_shards, read_shard
+from candlebeam.plan import Shard
+from candlebeam.settings import CandleSettings
+
+_runs: dict[str, EarlyChunks] = {}
+
+
+class EarlyChunks:
+    """Threads that make the chunks of a plan, from the front.
+
+    Args:
+        run: the run's name.
+        manifests: of the plan.
+        staging, settings, rejects: as for the pipeline.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        manifests: Sequence[str],
+        staging: Staging,
+        settings: CandleSettings,
+        rejects: str | None,
+    ) -> None:
+        self._run, self._staging = run, staging
+        self._settings, self._rejects = settings, rejects
+        self._refs = _each_shard(manifests)
+        self._lock = threading.Lock()
+        # The shards that somebody has begun; set once a thread of ours is done with one.
+        self._begun: dict[str, threading.Event] = {}
+        self._made: set[str] = set()
+        self._stopped = False
+
+    def start(self, threads: int) -> None:
+        """Begins."""
+        for number in range(threads):
+            threading.Thread(target=self._work, name=f"early-{number}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Has the threads begin no other shard."""
+        self._stopped = True
+
+    def take(self, shard: Shard) -> bool:
+        """Whether a thread has made the chunk of a shard; waits for one that is at it.
+
+        If not, the shard is the caller's to make.
+        """
+        with self._lock:
+            ended = self._begun.get(shard.name)
+            if ended is None:
+                self._begun[shard.name] = threading.Event()
+                return False
+        while not ended.wait(0.1):
+            if is_cancelled(self._run):
+                return False
+        return shard.name in self._made
+
+    def _work(self) -> None:
+        # What goes wrong here goes wrong again in the pipeline, which tells the user.
+        while not (self._stopped or is_cancelled(self._run)):
+            try:
+                shard = self._begin_next()
+            except (CandlebeamError, OSError):
+                return
+            if shard is None:
+                return
+            try:
+                self._make(shard)
+            finally:
+                self._begun[shard.name].set()
+
+    def _begin_next(self) -> Shard | None:
+        with self._lock:
+            for ref in self._refs:
+                shard = read_shard(ref)
+                if shard.name not in self._begun:
+                    self._begun[shard.name] = threading.Event()
+                    return shard
+        return None
+
+    def _make(self, shard: Shard) -> None:
+        from candlebeam.io.make_chunk import make_chunk
+
+        if self._staging.find_chunk(shard):
+            return
+        try:
+            make_chunk(
+                shard,
+                self._staging,
+                self._settings,
+                self._rejects,
+                lambda: is_cancelled(self._run),
+            )
+        except (CandlebeamError, OSError):
+            return
+        self._made.add(shard.name)
+
+
+def early_chunks(run: str) -> EarlyChunks | None:
+    """The threads of a run, if it has any in this process."""
+    return _runs.get(run)
+
+
+@contextmanager
+def working_early(chunks: EarlyChunks, run: str, threads: int) -> Iterator[None]:
+    """Has the threads work while a pipeline is imported, built and run inside the `with`."""
+    _runs[run] = chunks
+    chunks.start(threads)
+    try:
+        yield
+    finally:
+        chunks.stop()
+        del _runs[run]
+
+
+def _each_shard(manifests: Sequence[str]) -> Iterator[ShardRef]:
+    for manifest in manifests:
+        yield from list_shards(manifest)

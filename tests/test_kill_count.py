@@ -1,0 +1,181 @@
+"""A backfill that is killed at any moment and run again gives what an undisturbed one gives."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests import oracle
+from tests.agreement import assert_files_agree
+from tests.archives import make_archive
+from tests.command_line import COMMAND, PATIENCE, Workspace, contents, environment
+from tests.deliveries import Delivery, make_delivery, sync
+from tests.faults import KillHost
+
+#: One worker, so that the nth call of a run is always the same one.
+STEADY = ("--direct_num_workers", 1, "--direct_running_mode", "in_memory", "--shard_bytes", 400)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[KillHost]:
+    with KillHost() as running:
+        yield running
+
+
+def finished_chunks(folder: Path) -> int:
+    """Chunks that a killed run has left, whole."""
+    return sum(
+        path.is_file() and not path.name.startswith(".") for path in folder.rglob("chunks/*/*")
+    )
+
+
+def records_seen(out: Path) -> dict[str, bytes]:
+    """What a reader gets of each market while nobody has cleaned up yet."""
+    import candlebeam
+
+    found = {}
+    for path in sorted(out.rglob("*.json")):
+        if any(part.startswith(".") for part in path.relative_to(out).parts):
+            continue
+        name = path.relative_to(out).as_posix().removesuffix(".json")
+        found[name] = candlebeam.open_candles(path).records.tobytes()
+    return found
+
+
+def killed_runs(
+    host: KillHost, work: Workspace, before: Path | None, stride: int, *options: object
+) -> Iterator[int]:
+    """Runs that are killed at every `stride`th call, each from the state `before`; ends with a
+    run that comes to its end. Yields after each kill."""
+    for at in count(1, stride):
+        shutil.rmtree(work.out, ignore_errors=True)
+        if before is not None:
+            shutil.copytree(before, work.out)
+        code = host.run(work.backfill_arguments(*STEADY, *options), at)
+        if code == 0:
+            return
+        assert code == -signal.SIGKILL
+        yield at
+
+
+def assert_goes_on(work: Workspace, old: dict[str, bytes], *options: object) -> int:
+    """Readers see old or new candles; the next run ends well, and makes no chunk twice.
+
+    Returns how many chunks were reused.
+    """
+    answers = oracle.backfill(work.archive)
+    new = {
+        answer.path.removesuffix(".bin"): answer.data
+        for answer in answers.values()
+        if answer.data is not None
+    }
+    for name, records in records_seen(work.out).items():
+        assert records in (old.get(name), new[name]), name
+    chunks = finished_chunks(work.folder)
+    committed = records_seen(work.out).items() & new.items()
+    outcome = work.backfill(*STEADY, *options).expect()
+    assert_files_agree(work.out, answers)
+    reused = int(outcome.totals["chunks_reused"])
+    assert reused <= chunks
+    if not committed:
+        assert reused == chunks
+    assert finished_chunks(work.folder) == 0
+    return reused
+
+
+def test_first_backfill(host: KillHost, tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    make_archive(Random(1), listings=6, files=3, rows=20).write(work.archive)
+    work.index().expect()
+    kills = reused = 0
+    for _ in killed_runs(host, work, None, 9):
+        kills += 1
+        print("KILL", kills, flush=True)
+        reused += assert_goes_on(work, {})
+    assert kills >= 10
+    assert reused > 0
+
+
+def grown(work: Workspace, delivery: Delivery, *options: object) -> dict[str, bytes]:
+    """Backfills a part of a delivery, then lets the rest arrive. Gives the candles of the part."""
+    steps = delivery.steps(2)
+    sync(work.archive, next(steps))
+    work.run(*STEADY, *options)
+    shutil.copytree(work.out, work.folder / "before")
+    sync(work.archive, next(steps))
+    work.index().expect()
+    return contents(work.out)
+
+
+@pytest.mark.parametrize(
+    ("late", "regimes"),
+    [
+        (0.0, ("plain",)),
+        (0.0, ("plain", "tiny", "huge", "noise", "limit")),
+        (0.2, ("plain", "tiny")),
+    ],
+    ids=["appended", "other price scales", "late rows"],
+)
+def test_resumed_backfill(
+    host: KillHost, tmp_path: Path, late: float, regimes: tuple[str, ...]
+) -> None:
+    work = Workspace(tmp_path)
+    options = ("--late", "rebuild")
+    old = grown(work, make_delivery(Random(4), regimes, late), *options)
+    kills = 0
+    for _ in killed_runs(host, work, tmp_path / "before", 13, *options):
+        kills += 1
+        print("KILL", kills, flush=True)
+        assert_goes_on(work, old, *options)
+    assert kills >= 5
+
+
+def test_killed_again_and_again(host: KillHost, tmp_path: Path) -> None:
+    """Every run gets a little further than the one before, on what that one has left."""
+    work = Workspace(tmp_path)
+    make_archive(Random(2), listings=8, files=3, rows=20).write(work.archive)
+    work.index().expect()
+    arguments = work.backfill_arguments(*STEADY)
+    kills = 0
+    for at in count(20, 12):
+        if host.run(arguments, at) == 0:
+            break
+        kills += 1
+        print("KILL", kills, flush=True)
+    assert kills >= 3
+    assert_files_agree(work.out, oracle.backfill(work.archive))
+
+
+@pytest.mark.parametrize("chunks", [1, 20, 60])
+def test_process_that_is_killed_as_it_makes_progress(tmp_path: Path, chunks: int) -> None:
+    """The command itself, with all its threads, killed once so many chunks are there."""
+    work = Workspace(tmp_path)
+    make_archive(Random(3), listings=40, files=4, rows=20).write(work.archive)
+    work.index().expect()
+    arguments = [str(part) for part in work.backfill_arguments("--shard_bytes", 1)]
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None and finished_chunks(tmp_path) < chunks:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.kill()
+    left = finished_chunks(tmp_path)
+    committed = len(records_seen(work.out)) if work.out.exists() else 0
+    outcome = work.backfill("--shard_bytes", 1)
+    assert outcome.code == 0, outcome.output
+    assert_files_agree(work.out, oracle.backfill(work.archive))
+    if process.returncode != 0 and not committed:
+        assert outcome.totals["chunks_reused"] == left
