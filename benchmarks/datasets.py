@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
@@ -23,10 +22,8 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 
+from benchmarks.cache import NAMES, VERSION, Built, cache_folder, read_built, write_built
 from benchmarks.rows import WIDEST_ROW, write_rows
-
-VERSION = 1
-"""Data of another version is built anew."""
 
 MINUTE_MS = 60_000
 FILE_HOURS = 4
@@ -67,26 +64,6 @@ class DataSet:
         return root / self.markets[market].folder / f"{start:%Y-%m-%d-%H}.gz"
 
 
-@dataclass(frozen=True)
-class Built:
-    """What a data set holds: the truth that every program's output is held against."""
-
-    files: int = 0
-    trades: int = 0
-    """Rows, liquidations included."""
-    candles: int = 0
-    """Minutes of a market with at least one trade that is not a liquidation."""
-    text_bytes: int = 0
-    gzip_bytes: int = 0
-
-    def __add__(self, other: Built) -> Built:
-        return Built(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
-
-
-def _counts(built: Built) -> tuple[int, ...]:
-    return built.files, built.trades, built.candles, built.text_bytes, built.gzip_bytes
-
-
 _DENSE_MARKETS = (
     MarketShape("RAM/btc/BINANCE/btcusdt", 39_432.48, 2, 6, 0.02),
     MarketShape("RAM/eth/COINBASE/ETH-USD", 2_312.07, 2, 6, 0.3),
@@ -116,15 +93,6 @@ DATA_SETS = {
     "small": DataSet("small", _small_markets(), 200, 120),
     "dense4": DataSet("dense4", _DENSE_MARKETS, 2_400, 30_667, grown_from="dense"),
 }
-NAMES = (*DATA_SETS, "busy")
-
-
-def cache_folder() -> Path:
-    """Where data sets are kept: $CANDLEBEAM_BENCH_DATA, or else a folder in the user's cache."""
-    chosen = os.environ.get("CANDLEBEAM_BENCH_DATA")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "candlebeam-bench"
 
 
 def _text(
@@ -202,12 +170,12 @@ def _link_files(data: DataSet, root: Path, source: Path, count: int) -> None:
             path.hardlink_to(data.file(source, market, index))
 
 
-def _build_grid(data: DataSet, root: Path, cache: Path) -> Built:
+def _build_grid(data: DataSet, root: Path) -> Built:
     first, total = 0, Built()
     if data.grown_from:
-        total = ensure(data.grown_from, cache)
+        total = ensure(data.grown_from)
         first = DATA_SETS[data.grown_from].files_per_market
-        _link_files(data, root, cache / data.grown_from, first)
+        _link_files(data, root, cache_folder() / data.grown_from, first)
     run = 100
     work = [
         (market, start, min(start + run, data.files_per_market))
@@ -226,7 +194,7 @@ def _build_run(data: DataSet, root: Path, run: tuple[int, int, int]) -> Built:
     return _build_files(data, root, *run)
 
 
-def _busy_blocks(shape: MarketShape) -> Iterator[tuple[memoryview, int]]:
+def _busy_blocks(shape: MarketShape) -> Iterator[memoryview]:
     day_ms = 86_400_000
     span = day_ms // BUSY_BLOCKS
     start_ms = int(BUSY_START.timestamp()) * 1000
@@ -236,41 +204,38 @@ def _busy_blocks(shape: MarketShape) -> Iterator[tuple[memoryview, int]]:
         text, _, ticks = _text(
             rng, shape, ticks, start_ms + block * span, span, BUSY_TRADES_PER_BLOCK
         )
-        yield text, BUSY_TRADES_PER_BLOCK
+        yield text
 
 
-def _build_busy(root: Path, _cache: Path) -> Built:
+def _build_busy(root: Path) -> Built:
     """One market, one day, one gzip member of three gigabytes of rows."""
     shape = _DENSE_MARKETS[0]
     path = root / shape.folder / f"{BUSY_START:%Y-%m-%d}.gz"
     path.parent.mkdir(parents=True)
     packer = isal_zlib.compressobj(2, isal_zlib.DEFLATED, 31)
-    text_bytes = trades = 0
+    text_bytes = 0
     with path.open("wb") as out:
-        for text, rows in _busy_blocks(shape):
+        for text in _busy_blocks(shape):
             out.write(packer.compress(text))
             text_bytes += len(text)
-            trades += rows
         out.write(packer.flush())
+    trades = BUSY_BLOCKS * BUSY_TRADES_PER_BLOCK
     return Built(1, trades, 24 * 60, text_bytes, path.stat().st_size)
 
 
-def ensure(name: str, cache: Path) -> Built:
+def ensure(name: str) -> Built:
     """Build a data set, unless it is there already."""
-    about = cache / f"{name}.json"
-    if about.is_file():
-        known = json.loads(about.read_text())
-        if known.pop("version") == VERSION:
-            return Built(**known)
+    known = read_built(name)
+    if known is not None:
+        return known
+    cache = cache_folder()
     unfinished = cache / f"{name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(cache / name, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    build: Callable[[Path, Path], Built]
-    build = _build_busy if name == "busy" else partial(_build_grid, DATA_SETS[name])
-    built = build(unfinished, cache)
+    built = _build_busy(unfinished) if name == "busy" else _build_grid(DATA_SETS[name], unfinished)
     unfinished.rename(cache / name)
-    about.write_text(json.dumps({"version": VERSION, **asdict(built)}, indent=2) + "\n")
+    write_built(name, built)
     return built
 
 
@@ -278,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datasets", description=__doc__)
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME")
     for name in parser.parse_args().names:
-        built = ensure(name, cache_folder())
+        built = ensure(name)
         print(f"{name}: {json.dumps(asdict(built))}")
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -115,7 +115,8 @@ class Catalog:
         create: whether to make it if it is not there.
 
     Raises:
-        CandlebeamError: there is none, or the file is something else.
+        CandlebeamError: there is none, or the file is something else. So does every method, where
+            the database is damaged.
     """
 
     def __init__(self, path: str, *, create: bool = False) -> None:
@@ -236,6 +237,13 @@ class Catalog:
 
     # Reading
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CandlebeamError(f"{self.path}: {error}") from None
+
     def markets(
         self,
         collector: str | None = None,
@@ -246,6 +254,12 @@ class Catalog:
 
         Collector and exchange filter without regard to case; `symbol` is the market's or a raw one.
         """
+        with self._reading():
+            return self._markets(collector, exchange, symbol)
+
+    def _markets(
+        self, collector: str | None, exchange: str | None, symbol: str | None
+    ) -> dict[Market, list[SymbolRange]]:
         eras: dict[Market, list[SymbolRange]] = {}
         for raw_collector, raw_exchange, raw in self._raw_symbols():
             if collector and raw_collector != collector.upper():
@@ -291,7 +305,8 @@ class Catalog:
 
         `from_ts` leaves out those that start before it.
         """
-        rows = [row for found in ranges for row in self._rows(market, found, from_ts)]
+        with self._reading():
+            rows = [row for found in ranges for row in self._rows(market, found, from_ts)]
         inputs: dict[tuple[int, str, str], CatalogFile] = {}
         for start_ts, relative, root, ext, size in rows:
             path = relative[: -len(ext)] if ext else relative
@@ -304,14 +319,15 @@ class Catalog:
         """How many inputs of a market start before a moment; twins count once."""
         total = 0
         for found in ranges:
-            (count,) = self._db.execute(
-                "SELECT count(*) FROM (SELECT DISTINCT root_id, start_ts,"
-                " substr(relative_path, 1, length(relative_path) - length(ext)) FROM files"
-                " WHERE collector = ? AND exchange = ? AND symbol = ?"
-                " AND start_ts >= ? AND start_ts < ?)",
-                (market.collector, market.exchange, found.symbol,
-                 found.from_ts, min(found.to_ts, before_ts)),
-            ).fetchone()  # fmt: skip
+            with self._reading():
+                (count,) = self._db.execute(
+                    "SELECT count(*) FROM (SELECT DISTINCT root_id, start_ts,"
+                    " substr(relative_path, 1, length(relative_path) - length(ext)) FROM files"
+                    " WHERE collector = ? AND exchange = ? AND symbol = ?"
+                    " AND start_ts >= ? AND start_ts < ?)",
+                    (market.collector, market.exchange, found.symbol,
+                     found.from_ts, min(found.to_ts, before_ts)),
+                ).fetchone()  # fmt: skip
             total += count
         return total
 

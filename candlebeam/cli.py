@@ -137,6 +137,7 @@ def backfill(
     Runs in process unless a Beam runner is named. Any Beam option can be given. Killed at any
     moment, it goes on from there when it is run again.
     """
+    from candlebeam.io.memory import keep_freed_memory
     from candlebeam.kernels import on_compile
     from candlebeam.model import Timeframe
     from candlebeam.pipelines.backfill import BackfillRequest, run_backfill
@@ -155,6 +156,7 @@ def backfill(
     request = BackfillRequest(db=db, out=out, settings=settings, **options)
     _check_writable(report_file)
     _interrupt_on_terminate()
+    keep_freed_memory()
     on_compile(lambda line: click.echo(line, err=True))
     try:
         report = run_backfill(request, _progress())

@@ -35,7 +35,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    # Kernels allocate nothing, and counting references to arrays costs more than many a callee.
+    "_nrt": False,
+}
 
 # Held while anything is bound or compiled. Reentrant, as a kernel may call another one.
 _lock = threading.RLock()
@@ -142,8 +148,9 @@ class Kernel(Callee[P, R]):
     def _compile(self) -> Callable[P, R]:
         numba = importlib.import_module("numba")
         # numba stamps a cached function with its own source file alone. The digest in the name
-        # covers what is called in other files, so an edit there compiles the kernel anew.
-        digest = hashlib.sha256(b"\0".join(self.sources())).hexdigest()[:12]
+        # covers what is called in other files, and how, so an edit there compiles it anew.
+        parts = (self.signature.encode(), repr(_OPTIONS).encode(), *self.sources())
+        digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
         # A cache file that a crash has torn keeps failing: the second try is under another name.
         for name in (digest, f"{digest}r"):
             bound = _bound(self._function, name)

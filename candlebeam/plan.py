@@ -63,6 +63,7 @@ class MarketTask:
         last_start_ts: the latest start among its inputs (ms).
         group_ordinal: the first shard with inputs of that start; these fill it and all after it.
         group: root and relative path (without `.gz`) of these inputs, in file order.
+        skipped: folder and name (without `.gz`) of inputs that were not there in earlier runs.
         covered: how many inputs the candles will cover.
         base: bytes of the companion that the candles go on from; none if they start from scratch.
         notes, late_files: for the report.
@@ -76,6 +77,7 @@ class MarketTask:
     group: tuple[tuple[str, str], ...]
     covered: int
     base: bytes = b""
+    skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     late_files: int = 0
     rebuilt: bool = False
@@ -94,6 +96,7 @@ class MarketTask:
                 **values,
                 "market": Market(*values["market"]),
                 "group": tuple((root, path) for root, path in values["group"]),
+                "skipped": tuple((root, path) for root, path in values["skipped"]),
                 "notes": tuple(values["notes"]),
                 "base": values["base"].encode(),
             }
@@ -225,7 +228,7 @@ def _plan_resumed(
     last = max(known)
     files = [f for f in found if f in known or f > last]
     covered = catalog.count_before(market, ranges, last_start) + sum(f <= last for f in found)
-    late_files = max(covered - state.covered, 0)
+    late_files = max(covered - state.covered, 0) + sum(map(_is_there, state.skipped))
     if late_files and options.rebuild_late:
         note = f"{late_files} inputs were indexed late; the market was made again"
         return _plan_fresh(catalog, market, ranges, options, _Base(notes=[note], rebuilt=True))
@@ -244,6 +247,7 @@ def _plan_resumed(
         base=base,
         late_files=late_files,
         from_ts=companion.end_ts - companion.timeframe.ms,
+        skipped=state.skipped,
     )
 
 
@@ -283,6 +287,7 @@ def _planned(
     base: _Base,
     late_files: int = 0,
     from_ts: int | None = None,
+    skipped: tuple[tuple[str, str], ...] = (),
 ) -> PlannedMarket:
     last_start = files[-1].start_ts
     group = next(i for i, file in enumerate(files) if file.start_ts == last_start)
@@ -300,6 +305,7 @@ def _planned(
         group=tuple((file.root, file.path) for file in files[group:]),
         covered=covered,
         base=base.data,
+        skipped=skipped,
         notes=tuple(base.notes),
         late_files=late_files,
         rebuilt=base.rebuilt,
@@ -342,6 +348,12 @@ def _chunk_name(
 
 def _full_path(file: CatalogFile) -> str:
     return os.path.join(file.root, file.path + file.ext)
+
+
+def _is_there(skipped: tuple[str, str]) -> bool:
+    """Whether an input that was skipped has come back."""
+    plain = os.path.join(*skipped)
+    return os.path.exists(plain) or os.path.exists(plain + ".gz")
 
 
 def _has_grown(file: CatalogFile, seen: InputState) -> bool:

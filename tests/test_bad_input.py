@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -16,8 +13,8 @@ import pytest
 from tests import archives, oracle
 from tests.agreement import assert_files_agree, assert_report_agrees
 from tests.command_line import Outcome, Workspace, contents, run_here
+from tests.permissions import unprivileged_folder
 
-NOBODY = 65_534
 FOLDER = "RAM/btc/BINANCE/btcusdt"
 MARKET = "RAM/BINANCE/btcusdt"
 BYSTANDER = "RAM/KRAKEN/XBT-USDT"
@@ -355,44 +352,14 @@ def test_linked_folders_and_files_are_read(work: Workspace, tmp_path: Path) -> N
 # --- permissions ---------------------------------------------------------------------------------
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """As a user that may not read everything, which root may."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setegid(NOBODY)
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-
-
 @pytest.fixture
 def open_work() -> Iterator[Workspace]:
-    """A workspace that any user may enter and write in, with one market that is well."""
-    folder = Path(tempfile.mkdtemp(prefix="candlebeam-test-"))
-    try:
-        with unprivileged_owner(folder):
-            found = Workspace(folder)
-            put(found, "2024-03-02-00", GOOD, "RAM/btc/KRAKEN/XBT-USDT")
-            put(found, "2024-03-02-00", GOOD)
-            yield found
-    finally:
-        for path in [folder, *folder.rglob("*")]:
-            if path.is_dir():
-                path.chmod(0o700)
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def unprivileged_owner(folder: Path) -> Iterator[None]:
-    if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
-    with unprivileged():
-        yield
+    """A workspace of a user who may not read everything, with two markets that are well."""
+    with unprivileged_folder() as folder:
+        found = Workspace(folder)
+        put(found, "2024-03-02-00", GOOD, "RAM/btc/KRAKEN/XBT-USDT")
+        put(found, "2024-03-02-00", GOOD)
+        yield found
 
 
 def test_file_without_read_permission_fails_its_market_alone(open_work: Workspace) -> None:

@@ -12,11 +12,12 @@ next backfill finishes it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import mmap
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -87,6 +88,7 @@ class ResumeState:
         settings: what the candles were made with.
         inputs: the files that start at `lastInputStartTs`, in file order. They are read again.
         covered: how many files the candles cover, those included.
+        skipped: folder and name of covered files that were not there, and so were left out.
         tail: what all other files gave to the last candle, as one record of `BLOCK_DTYPE`, or none.
         prices: the state of the prices of every candle but the last.
         exact: whether every one of these prices can be had back from its record.
@@ -95,6 +97,7 @@ class ResumeState:
     settings: CandleSettings
     inputs: tuple[InputState, ...] = ()
     covered: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
     tail: bytes = b""
     prices: PriceState = field(default_factory=PriceState)
     exact: bool = True
@@ -106,6 +109,7 @@ class ResumeState:
             "settings": self.settings.to_json(),
             "inputs": [[i.root, i.path, i.name, i.size, i.text_bytes] for i in self.inputs],
             "coveredFiles": self.covered,
+            "skippedFiles": self.skipped,
             "tail": base64.b64encode(self.tail).decode(),
             "priceDecimals": self.prices.decimals,
             "highestPrice": self.prices.highest,
@@ -120,16 +124,20 @@ class ResumeState:
         tail = base64.b64decode(values["tail"], validate=True)
         if len(tail) not in (0, BLOCK_DTYPE.itemsize):
             raise ValueError(f"a tail of {len(tail)} bytes, not {BLOCK_DTYPE.itemsize}")
+        inputs = tuple(
+            InputState(_text(root), _text(path), _text(name), _whole(size), _whole(text))
+            for root, path, name, size, text in values["inputs"]
+        )
+        if not inputs:
+            raise ValueError("a state without inputs")
         return cls(
             settings=CandleSettings.from_json(values["settings"]),
-            inputs=tuple(
-                InputState(str(root), str(path), str(name), int(size), int(text))
-                for root, path, name, size, text in values["inputs"]
-            ),
-            covered=int(values["coveredFiles"]),
+            inputs=inputs,
+            covered=_whole(values["coveredFiles"]),
+            skipped=tuple((_text(root), _text(path)) for root, path in values["skippedFiles"]),
             tail=tail,
-            prices=PriceState(int(values["priceDecimals"]), float(values["highestPrice"])),
-            exact=bool(values["pricesExact"]),
+            prices=PriceState(_whole(values["priceDecimals"]), float(values["highestPrice"])),
+            exact=values["pricesExact"] is True,
         )
 
 
@@ -193,16 +201,19 @@ class Companion:
         timeframe = Timeframe.parse(str(values["timeframe"]))
         companion = cls(
             market=Market(
-                str(values.get("collector", "")), str(values["exchange"]), str(values["symbol"])
+                _text(values.get("collector", "")),
+                _text(values["exchange"]),
+                _text(values["symbol"]),
             ),
             timeframe=timeframe,
-            start_ts=int(values["startTs"]),
-            end_ts=int(values["endTs"]),
+            start_ts=_whole(values["startTs"]),
+            end_ts=_whole(values["endTs"]),
             scale=PriceScale.parse(values["priceScale"]),
-            records=int(values["records"]),
-            last_input_start_ts=int(values["lastInputStartTs"]),
+            records=_whole(values["records"]),
+            last_input_start_ts=_whole(values["lastInputStartTs"]),
         )
-        if companion.end_ts - companion.start_ts != companion.records * timeframe.ms:
+        length = companion.end_ts - companion.start_ts
+        if companion.records < 0 or length != companion.records * timeframe.ms:
             raise ValueError(
                 f"{companion.records} records from {companion.start_ts} to {companion.end_ts}"
             )
@@ -210,8 +221,22 @@ class Companion:
             raise ValueError(f"volumeScale {values['volumeScale']!r}, not {VOLUME_SCALE}")
         state = values.get("candlebeam")
         if isinstance(state, dict) and state.get("version") == STATE_VERSION:
+            if not companion.records:
+                raise ValueError("no records")
             return replace(companion, state=ResumeState.from_json(state))
         return companion
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 62:
+        raise ValueError(f"{value!r} for a whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} for a text")
+    return value
 
 
 @dataclass(frozen=True)
@@ -250,6 +275,15 @@ class CandlePaths:
         """The candles that a journal puts in place of `records`."""
         return self.hidden(".bin.new")
 
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """What a commit writes beside its place first, and a crash may leave behind."""
+        return self.replacement, self.temporary(self.companion), self.temporary(self.journal)
+
+    def temporary(self, path: str) -> str:
+        """Where one of the files is written before it is renamed."""
+        return self.hidden(".json.new" if path == self.companion else ".journal.new")
+
 
 @dataclass(frozen=True)
 class Journal:
@@ -281,15 +315,19 @@ class Journal:
         """Raises `FormatError`, naming `path`, where the bytes are no journal."""
         try:
             values = json.loads(data)
-            return cls(
+            journal = cls(
                 Companion.decode(json.dumps(values["companion"]).encode(), path),
                 base64.b64decode(values["tail"], validate=True),
-                int(values["tailOffset"]),
+                _whole(values["tailOffset"]),
                 bool(values["replaces"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, FormatError):
-                raise
+            end = journal.tail_offset + len(journal.tail)
+            if journal.tail_offset < 0 or end > journal.companion.size:
+                raise ValueError(f"a tail from {journal.tail_offset} to {end}")
+            return journal
+        except FormatError:
+            raise
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FormatError(path, "a commit journal", str(error)) from None
 
 
@@ -378,18 +416,20 @@ class Candles:
 
 def read_companion(path: str) -> Companion | None:
     """The companion at `path`; None if there is none. Raises `FormatError`."""
-    try:
-        with open(path, "rb") as file:
-            return Companion.decode(file.read(), path)
-    except FileNotFoundError:
-        return None
+    data = _content(path)
+    return None if data is None else Companion.decode(data, path)
 
 
 def read_journal(paths: CandlePaths) -> Journal | None:
     """The journal beside a candle file; None if there is none. Raises `FormatError`."""
+    data = _content(paths.journal)
+    return None if data is None else Journal.decode(data, paths.journal)
+
+
+def _content(path: str) -> bytes | None:
     try:
-        with open(paths.journal, "rb") as file:
-            return Journal.decode(file.read(), paths.journal)
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
 
@@ -410,6 +450,22 @@ def open_candles(path: str | os.PathLike[str]) -> Candles:
     if suffix not in (".bin", ".json"):
         raise UsageError(f"{os.fspath(path)}: expected the .bin or the .json of a candle file")
     paths = CandlePaths(stem)
+    found: Candles | FormatError | FileNotFoundError
+    while True:
+        state = _content(paths.journal), _content(paths.companion)
+        try:
+            found = _open_as_it_is(paths)
+        except (FormatError, FileNotFoundError) as error:
+            found = error
+        # A commit changes one of these as well: if none has changed, what was read is of one piece.
+        if state == (_content(paths.journal), _content(paths.companion)):
+            break
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _open_as_it_is(paths: CandlePaths) -> Candles:
     journal = read_journal(paths)
     companion = journal.companion if journal else read_companion(paths.companion)
     if companion is None:
@@ -419,16 +475,21 @@ def open_candles(path: str | os.PathLike[str]) -> Candles:
     return Candles(companion, _map_records(paths, companion, journal))
 
 
+def _open_records(paths: CandlePaths, journal: Journal | None) -> BinaryIO:
+    if journal and journal.replaces:
+        with contextlib.suppress(FileNotFoundError):
+            return open(paths.replacement, "rb")
+    return open(paths.records, "rb")
+
+
 def _map_records(
     paths: CandlePaths, companion: Companion, journal: Journal | None
 ) -> np.recarray[Any, Any]:
-    source = paths.records
-    if journal and journal.replaces and os.path.exists(paths.replacement):
-        source = paths.replacement
-    with open(source, "rb") as file:
+    with _open_records(paths, journal) as file:
         size = os.fstat(file.fileno()).st_size
         if size < companion.size:
-            raise FormatError(source, f"{companion.size} bytes, as its companion says", f"{size}")
+            expected = f"{companion.size} bytes, as its companion says"
+            raise FormatError(file.name, expected, f"{size}")
         access = mmap.ACCESS_COPY if journal else mmap.ACCESS_READ
         mapped: Any = (
             mmap.mmap(file.fileno(), companion.size, access=access) if companion.size else b""

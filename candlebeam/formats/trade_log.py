@@ -29,7 +29,7 @@ from candlebeam.model import (
 )
 
 #: Text that is gathered before it is read, in bytes.
-WINDOW = 1 << 18
+WINDOW = 1 << 19
 #: Trades of a full batch.
 BATCH_TRADES = 1 << 17
 #: Bytes of a rejected row that are kept.

@@ -50,7 +50,8 @@ def recover(paths: CandlePaths) -> list[str]:
     if journal is not None:
         _carry_out(paths, journal)
         notes.append(f"{paths.records}: a commit that had been interrupted was carried out")
-    remove(paths.replacement)
+    for path in paths.unfinished:
+        remove(path)
     try:
         companion = read_companion(paths.companion)
         size = os.path.getsize(paths.records)
@@ -88,7 +89,7 @@ def write_anew(
         _decide(paths, Journal(companion(), replaces=True))
     else:
         os.replace(paths.replacement, paths.records)
-        write_atomic(paths.companion, companion().encode())
+        _put(paths, paths.companion, companion().encode())
 
 
 def append(
@@ -124,7 +125,7 @@ def append(
         os.fsync(file.fileno())
         unchanged = os.pread(file.fileno(), RECORD_DTYPE.itemsize, offset) == tail
     if unchanged:
-        write_atomic(paths.companion, companion().encode())
+        _put(paths, paths.companion, companion().encode())
     else:
         _decide(paths, Journal(companion(), tail, offset))
 
@@ -135,8 +136,12 @@ def _write_records(descriptor: int, records: Iterable[Placed]) -> None:
         write_all(descriptor, data, place * RECORD_DTYPE.itemsize)
 
 
+def _put(paths: CandlePaths, path: str, data: bytes) -> None:
+    write_atomic(path, data, temporary=paths.temporary(path))
+
+
 def _decide(paths: CandlePaths, journal: Journal) -> None:
-    write_atomic(paths.journal, journal.encode())
+    _put(paths, paths.journal, journal.encode())
     _carry_out(paths, journal)
 
 
@@ -148,6 +153,6 @@ def _carry_out(paths: CandlePaths, journal: Journal) -> None:
         with open(paths.records, "r+b") as file:
             write_all(file.fileno(), journal.tail, journal.tail_offset)
             os.fsync(file.fileno())
-    write_atomic(paths.companion, journal.companion.encode())
+    _put(paths, paths.companion, journal.companion.encode())
     remove(paths.journal)
     sync_folder(os.path.dirname(paths.journal))

@@ -7,20 +7,24 @@ import os
 import uuid
 
 
-def write_atomic(path: str, data: bytes, *, durable: bool = True) -> None:
+def write_atomic(
+    path: str, data: bytes, *, durable: bool = True, temporary: str | None = None
+) -> None:
     """Puts a file in place at once; who reads `path` sees the old bytes or all of the new ones.
 
     Args:
         path: its folder must exist.
         durable: whether the bytes and the name are on disk, come a power cut, when this returns.
+        temporary: where to write first, if nobody else does at the same time; so that what a crash
+            leaves can be found. By default a name of its own in the folder.
 
     Raises:
         OSError: nothing has changed then.
     """
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary or os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             write_all(descriptor, data)
             if durable:

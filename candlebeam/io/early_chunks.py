@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from candlebeam.errors import CandlebeamError
 from candlebeam.io.cancellation import is_cancelled
+from candlebeam.io.make_chunk import load_kernels, make_chunk
 from candlebeam.io.staging import ShardRef, Staging, list_shards, read_shard
 from candlebeam.plan import Shard
 from candlebeam.settings import CandleSettings
@@ -49,7 +50,9 @@ class EarlyChunks:
         self._stopped = False
 
     def start(self, threads: int) -> None:
-        """Begins."""
+        """Begins, once the kernels are loaded: the threads could do nothing before."""
+        if threads:
+            load_kernels()
         for number in range(threads):
             threading.Thread(target=self._work, name=f"early-{number}", daemon=True).start()
 
@@ -96,8 +99,6 @@ class EarlyChunks:
         return None
 
     def _make(self, shard: Shard) -> None:
-        from candlebeam.io.make_chunk import make_chunk
-
         if self._staging.find_chunk(shard):
             return
         try:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from candlebeam.formats.trade_log import TradeLogReader
+from candlebeam.formats.trade_rows import parse_rows
 from candlebeam.io.rejects import write_rejects
 from candlebeam.io.staging import Staging
 from candlebeam.plan import Shard
+from candlebeam.rules.candle_kernels import fold_trades
 from candlebeam.rules.candles import CandleMerger, aggregate, empty_candles
 from candlebeam.rules.corrections import correct_trades
 from candlebeam.settings import CandleSettings
+
+
+def load_kernels() -> None:
+    """Loads the compiled loops that every chunk needs, or compiles them."""
+    for kernel in (parse_rows, fold_trades):
+        kernel.compiled()
 
 
 def open_reader(

@@ -45,6 +45,10 @@ class CommitOptions:
     skip_missing: bool = False
 
 
+#: Gaps that are worth a note where next to nothing stands between them.
+_MANY_GAPS = 1_000_000
+
+
 class _MakeAgain(Exception):
     """The market has to be made from all its inputs; says why."""
 
@@ -138,6 +142,7 @@ class _Commit:
                 settings=self._options.settings,
                 inputs=self._inputs(),
                 covered=self._task.covered,
+                skipped=self._skipped(),
                 tail=self._new_tail(),
                 prices=prices,
                 exact=self._exact,
@@ -154,6 +159,11 @@ class _Commit:
             write_anew(self._paths, records, companion.size, settled)
         self._outcome.records = companion.records
         self._outcome.gaps = companion.records - first_place - self._outcome.candles
+        if self._outcome.gaps > max(1000 * self._outcome.candles, _MANY_GAPS):
+            self._outcome.notes.append(
+                f"{self._outcome.gaps} of {companion.records} candles are gaps;"
+                " a trade may have a wrong time"
+            )
 
     def _check_base(self, old: Companion) -> None:
         if self._outcome.late_trades and self._options.rebuild_late:
@@ -241,6 +251,11 @@ class _Commit:
             _input_state(root, path, file)
             for (root, path), file in zip(self._task.group, group, strict=False)
         )
+
+    def _skipped(self) -> tuple[tuple[str, str], ...]:
+        """Inputs that are covered though they were not there, by folder and name without `.gz`."""
+        missing = (os.path.split(path.removesuffix(".gz")) for path in self._outcome.missing)
+        return tuple(sorted({*self._task.skipped, *missing}))
 
     def _block(self, candles: Records) -> CandleBlock:
         return CandleBlock(self._task.market, self._timeframe, candles)

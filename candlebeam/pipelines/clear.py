@@ -26,7 +26,7 @@ def clear_market(out: str, market: Market) -> list[str]:
         raise CandlebeamError(f"{out}: no candles of {market}: {paths.records} is not there")
     removed = []
     with output_lock(out):
-        for path in (paths.journal, paths.companion, paths.records, paths.replacement):
+        for path in (paths.journal, paths.companion, paths.records, *paths.unfinished):
             if os.path.exists(path):
                 remove(path)
                 removed.append(path)

@@ -6,7 +6,10 @@ traded. So any split of the trades into batches, merged in file order, gives the
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 
 from candlebeam.errors import RangeError
 from candlebeam.model import (
@@ -21,6 +24,8 @@ from candlebeam.model import (
     TradeBatch,
 )
 from candlebeam.rules.candle_kernels import OVERFLOW, fold_candles, fold_trades
+
+S = TypeVar("S", bound=np.generic)
 
 #: The names of the two ways to treat liquidations, the default first.
 LIQUIDATION_MODES = ("separate", "included")
@@ -44,17 +49,17 @@ def aggregate(
     count = trades.count if trades.count is not None else np.empty(0, np.int64)
     if not count.sum(dtype=np.float64) < 2.0**63:
         raise RangeError(f"{trades.market}: a sum of trade counts does not fit in 64 bits")
-    # As the kernel wants them: arrays that came over a wire can be read-only, or not aligned.
-    columns = [
-        np.require(column, requirements="CAW")
-        for column in (
-            trades.ts, trades.price, trades.size, trades.buy, trades.liquidation, count
-        )
-    ]  # fmt: skip
+    ts, price, size = _plain(trades.ts), _plain(trades.price), _plain(trades.size)
+    buy, liquidation, count = _plain(trades.buy), _plain(trades.liquidation), _plain(count)
     done = used = 0
     while done < len(trades):
         done, used = fold_trades(
-            *columns,
+            ts,
+            price,
+            size,
+            buy,
+            liquidation,
+            count,
             timeframe.ms,
             include_liquidations,
             done,
@@ -150,6 +155,11 @@ def _settle(market: object, runs: Records) -> Records:
         runs = runs[:used]
     settled: Records = runs.copy()
     return settled
+
+
+def _plain(column: npt.NDArray[S]) -> npt.NDArray[S]:
+    """As a kernel wants it: what came over a wire can be read-only, or not aligned."""
+    return np.require(column, requirements=["C", "A", "W"])
 
 
 def _views(runs: Records) -> tuple[Int64Array, Float64Array]:

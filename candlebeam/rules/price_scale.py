@@ -160,5 +160,5 @@ def restore(stored: Records, scale: PriceScale) -> Float64Array:
 def _floats(candles: Records) -> Float64Array:
     floats = np.ascontiguousarray(candles).view(np.float64)
     # As the kernels want them: candles that came over a wire can be read-only, or not aligned.
-    floats = np.require(floats, requirements="CAW")
+    floats = np.require(floats, requirements=["C", "A", "W"])
     return floats.reshape(len(candles), len(BLOCK_DTYPE.names or ()))
