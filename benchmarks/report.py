@@ -79,11 +79,11 @@ class Target:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s"
+    return f"{value:.3g} s"
 
 
 def _times(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.3g}"
 
 
 def _megabytes(value: float) -> str:

@@ -76,10 +76,11 @@ def index(root: str, db: str, subtrees: tuple[str, ...]) -> None:
     added, so it can be run again and again.
     """
     from candlebeam.catalog import Catalog
+    from candlebeam.pipelines.wording import counted
 
     with Catalog(db, create=True) as catalog:
         summary = catalog.index(root, subtrees)
-    click.echo(f"{summary.added:,} files added, {summary.known:,} already known")
+    click.echo(f"{counted(summary.added, 'file')} added, {summary.known:,} already known")
     if summary.skipped:
         names = ", ".join(summary.strays)
         more = ", ..." if summary.skipped > len(summary.strays) else ""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from candlebeam.errors import UsageError
 
+Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 Uint8Array = npt.NDArray[np.uint8]

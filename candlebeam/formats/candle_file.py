@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from candlebeam.errors import FormatError, RangeError, UsageError
+from candlebeam.formats.record_kernels import lay_out_records
 from candlebeam.model import (
     BLOCK_DTYPE,
     VOLUME_SCALE,
@@ -30,7 +31,13 @@ from candlebeam.model import (
     Records,
     Timeframe,
 )
-from candlebeam.rules.price_scale import PRICE_FIELDS, PriceScale, PriceState, quantize, restore
+from candlebeam.rules.price_scale import (
+    PRICE_FIELDS,
+    PriceScale,
+    PriceState,
+    quantized_prices,
+    restore,
+)
 from candlebeam.settings import CandleSettings
 
 if TYPE_CHECKING:
@@ -56,9 +63,7 @@ RECORD_DTYPE = np.dtype(
 #: Version of what Candlebeam adds to a companion.
 STATE_VERSION = 1
 
-_VOLUMES = ("buy_volume", "sell_volume", "buy_liquidation", "sell_liquidation")
 _COUNTS = ("buy_count", "sell_count")
-_UINT32_MAX = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -331,24 +336,38 @@ class Journal:
             raise FormatError(path, "a commit journal", str(error)) from None
 
 
-def encode_candles(block: CandleBlock, scale: PriceScale) -> tuple[Records, bool]:
-    """Candles as records of `RECORD_DTYPE`; every candle of the block becomes one.
+def encode_candles(
+    block: CandleBlock, scale: PriceScale, closed: int | None = None
+) -> tuple[Records, bool]:
+    """The records of a block from its first candle to its last, gaps as zeros.
 
-    Returns the records, and whether every price can be had back from them.
+    Args:
+        closed: how many of its candles count for the second result; all by default.
+
+    Returns:
+        Records of `RECORD_DTYPE`, and whether every price of the closed candles can be had back
+        from them.
 
     Raises:
         PriceScaleError: a price does not fit in int32 at the scale.
         RangeError: a trade count does not fit in 32 bits.
     """
     candles = block.candles
-    records = np.zeros(len(candles), RECORD_DTYPE)
-    exact = quantize(candles, scale, records)
-    for name in _VOLUMES:
-        records[name] = candles[name]
-    for name in _COUNTS:
-        if len(candles) and int(candles[name].max()) > _UINT32_MAX:
-            raise RangeError(f"{block.market}: a {name} does not fit in 32 bits")
-        records[name] = candles[name]
+    if not len(candles):
+        return np.zeros(0, RECORD_DTYPE), True
+    span = int(candles["time"][-1] - candles["time"][0])
+    records = np.zeros(span // block.timeframe.ms + 1, RECORD_DTYPE)
+    prices, exact = quantized_prices(candles, scale, closed)
+    too_many = lay_out_records(
+        candles.view(np.int64).reshape(len(candles), -1),
+        prices,
+        block.timeframe.ms,
+        records.view(np.int32).reshape(len(records), -1),
+        records.view(np.int64).reshape(len(records), -1),
+    )
+    if too_many >= 0:
+        moment = np.datetime64(int(candles["time"][too_many]), "ms")
+        raise RangeError(f"{block.market}: the trade count at {moment}Z does not fit in 32 bits")
     return records, exact
 
 

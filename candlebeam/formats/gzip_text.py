@@ -118,23 +118,27 @@ def _member(source: _Source) -> Iterator[bytes | None]:
         yield None
         return
     inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    # A piece is held back until the next one is there: ISA-L finds some damage late.
+    held = b""
     while True:
         try:
             piece = inflater.decompress(data, PIECE)
         except _ISAL_ERROR:
             yield None
             return
-        if piece:
-            yield piece
+        if held:
+            yield held
+        held = piece
         if inflater.eof:
+            if held:
+                yield held
             source.unread(inflater.unused_data)
             return
-        data = b""
-        if inflater.needs_input:
-            data = source.read()
-            if not data and not piece:
-                yield None
-                return
+        waits = inflater.needs_input
+        data = source.read() if waits else b""
+        if not data and (waits or not piece):
+            yield None
+            return
 
 
 def _salvaged(source: _Source, start: int, skip: int, delivered: int) -> Iterator[bytes]:
@@ -178,16 +182,34 @@ def _up_to_damage(inflater: Any, data: bytes) -> tuple[bytes, int]:
         try:
             text += inflater.decompress(data[at : at + 1])
         except zlib.error:
-            # The byte may end sound symbols before it begins the bad one.
-            rest = data[at : at + 1]
-            try:
-                while piece := before.decompress(rest, 1):
-                    text += piece
-                    rest = before.unconsumed_tail
-            except zlib.error:
-                pass
+            text += _sound_symbols(before, data[at])
             return bytes(text), at
     return bytes(text), len(data)
+
+
+def _sound_symbols(inflater: Any, byte: int) -> bytes:
+    """What the symbols give that end in `byte`, before the bad one that ends in it as well."""
+    text = b""
+    stepping = inflater.copy()
+    rest = bytes([byte])
+    try:
+        while piece := stepping.decompress(rest, 1):
+            text += piece
+            rest = stepping.unconsumed_tail
+        return text
+    except zlib.error as error:
+        if "invalid block type" not in str(error):
+            return text
+    # One more byte may be lost: zlib goes from a literal over the end of its block into the header
+    # of the next one before it returns. The last bit it has looked at makes that type invalid;
+    # with that bit turned, it gets away from there.
+    for bit in reversed(range(8)):
+        try:
+            longer: bytes = inflater.copy().decompress(bytes([byte ^ 1 << bit]), len(text) + 1)
+            return longer
+        except zlib.error:
+            continue
+    return text
 
 
 def _next_member(source: _Source) -> bool:

@@ -9,6 +9,7 @@ to the end. In other processes than the driver's there is nothing of this, and a
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from candlebeam.io.make_chunk import load_kernels, make_chunk
 from candlebeam.io.staging import ShardRef, Staging, list_shards, read_shard
 from candlebeam.plan import Shard
 from candlebeam.settings import CandleSettings
+
+#: Seconds that a thread may wait for the interpreter.
+_PATIENCE = 0.0002
 
 _runs: dict[str, EarlyChunks] = {}
 
@@ -123,10 +127,14 @@ def early_chunks(run: str) -> EarlyChunks | None:
 def working_early(chunks: EarlyChunks, run: str, threads: int) -> Iterator[None]:
     """Has the threads work while a pipeline is imported, built and run inside the `with`."""
     _runs[run] = chunks
+    patience = sys.getswitchinterval()
+    # An import holds the interpreter for as long as it may; the threads need it often, but briefly.
+    sys.setswitchinterval(min(patience, _PATIENCE))
     chunks.start(threads)
     try:
         yield
     finally:
+        sys.setswitchinterval(patience)
         chunks.stop()
         del _runs[run]
 

@@ -24,6 +24,7 @@ from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCand
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, FileOutcome, Records
 from candlebeam.outcome import AGAIN, EMPTY, MarketOutcome, is_missing
 from candlebeam.plan import MarketTask
+from candlebeam.rules.candles import empty_candles
 from candlebeam.rules.price_scale import PRICE_FIELDS, PriceScale, PriceState, price_state, restore
 from candlebeam.settings import CandleSettings
 
@@ -205,16 +206,12 @@ class _Commit:
         """The merged candles as records, the gaps within each span filled."""
         begin_ts, step = self._merged.start_ts, self._timeframe.ms
         for block in self._all_spans():
-            closed, end = self._closed(block)
-            records, exact = encode_candles(self._block(closed), scale)
-            last, _ = encode_candles(self._block(end), scale)
+            closed, _ = self._closed(block)
+            records, exact = encode_candles(block, scale, len(closed))
             self._exact = self._exact and exact
-            places = (block.candles["time"] - begin_ts) // step
-            filled = np.zeros(int(places[-1] - places[0]) + 1, RECORD_DTYPE)
-            filled[places[: len(records)] - places[0]] = records
-            filled[places[len(records) :] - places[0]] = last
             self._outcome.candles += len(block)
-            yield first_place + int(places[0]), filled
+            place = (int(block.candles["time"][0]) - begin_ts) // step
+            yield first_place + place, records
 
     def _rescaled(self, old: Companion, scale: PriceScale) -> Iterator[Placed]:
         """The candles that are there, but for the last, at another scale."""
@@ -224,7 +221,8 @@ class _Commit:
                 length = min(SPAN_CANDLES, closed - place)
                 stored = np.fromfile(file, RECORD_DTYPE, length)
                 prices = restore(stored, old.scale)
-                candles = np.zeros(length, BLOCK_DTYPE)
+                start_ts = old.start_ts + place * self._timeframe.ms
+                candles = empty_candles(start_ts, length, self._timeframe)
                 for column, name in enumerate(PRICE_FIELDS):
                     candles[name] = prices[:, column]
                 candles["high"][stored["high"] == 0] = -np.inf

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from candlebeam.io.staging import Staging
+from candlebeam.pipelines.wording import counted
 
 _LOG_SECONDS = 10.0
 _TERMINAL_SECONDS = 0.25
@@ -109,7 +110,8 @@ class LogProgress(Progress):
 
     def begin(self, counts: Counts) -> None:
         self._print(
-            f"{counts.shards} shards of {counts.markets} markets, {format_bytes(counts.bytes)}"
+            f"{counted(counts.shards, 'shard')} of {counted(counts.markets, 'market')},"
+            f" {format_bytes(counts.bytes)}"
         )
 
     def show(self, counts: Counts) -> None:

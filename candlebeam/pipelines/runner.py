@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -54,8 +55,15 @@ def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], obje
     pipeline.run().wait_until_finish()
 
 
+class _OptionParser(argparse.ArgumentParser):
+    """Raises where argparse would print the usage of all of Beam and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
 def _check_known(arguments: list[str], source: str) -> None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _OptionParser(add_help=False, allow_abbrev=False)
     for options in _all_option_classes(PipelineOptions):
         if "_add_argparse_args" in vars(options):
             try:
@@ -64,8 +72,8 @@ def _check_known(arguments: list[str], source: str) -> None:
                 continue
     try:
         _, unknown = parser.parse_known_args(arguments)
-    except SystemExit:
-        raise UsageError(f"{source}: a Beam option has a wrong value") from None
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
     if unknown:
         raise UsageError(f"{source}: {unknown[0]} is no option of Candlebeam or Beam")
 

@@ -10,6 +10,7 @@ import numpy as np
 from candlebeam.errors import UsageError
 from candlebeam.formats.candle_file import RECORD_DTYPE, Candles, open_candles
 from candlebeam.model import VOLUME_SCALE
+from candlebeam.pipelines.wording import counted
 
 _DEFAULT_ROWS = 5
 _COLUMNS = (
@@ -74,7 +75,7 @@ def _title(candles: Candles) -> str:
     market = companion.market
     name = "/".join(part for part in market if part)
     scale = companion.scale.value
-    return f"{name} {companion.timeframe}, {len(candles):,} candles, price scale {scale}"
+    return f"{name} {companion.timeframe}, {counted(len(candles), 'candle')}, price scale {scale}"
 
 
 def _table(candles: Candles, parts: list[slice]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, MarketOutcome
 from candlebeam.pipelines.backfill import BackfillRequest
 from candlebeam.pipelines.progress import format_bytes, format_seconds
 from candlebeam.pipelines.report import Report
+from candlebeam.pipelines.wording import counted
 from candlebeam.settings import CandleSettings
 
 #: Problems of one kind that are named; the report has all of them.
@@ -35,15 +36,16 @@ def summary_lines(report: Report) -> list[str]:
         )
         if count
     ]
-    many = "market" if len(report.markets) == 1 else "markets"
-    lines = [f"{len(report.markets)} {many}: {', '.join(counts)}"]
+    lines = [f"{counted(len(report.markets), 'market')}: {', '.join(counts)}"]
     if report.total("files"):
         reused, seconds = report.total("chunks_reused"), report.seconds
         took = format_seconds(seconds) if seconds >= 10 else f"{seconds:.1f} s"
+        size = format_bytes(report.total("bytes_read"))
         lines.append(
-            f"{report.total('files'):,} files ({format_bytes(report.total('bytes_read'))}),"
-            f" {report.total('trades'):,} trades, {report.total('candles'):,} candles"
-            f" and {report.total('gaps'):,} gaps in {took}"
+            f"{counted(report.total('files'), 'file')} ({size}),"
+            f" {counted(report.total('trades'), 'trade')},"
+            f" {counted(report.total('candles'), 'candle')}"
+            f" and {counted(report.total('gaps'), 'gap')} in {took}"
         )
         if reused:
             total = reused + report.total("chunks_made")
@@ -80,13 +82,13 @@ def problem_lines(report: Report, request: BackfillRequest) -> list[str]:
 def _late(outcome: MarketOutcome, request: BackfillRequest) -> str:
     what = []
     if outcome.late_trades:
-        what.append(f"{outcome.late_trades:,} late trades")
+        what.append(counted(outcome.late_trades, "late trade"))
     if outcome.late_files:
-        what.append(f"{outcome.late_files:,} files that were indexed late")
+        what.append(f"{counted(outcome.late_files, 'file')} indexed late")
     collector, exchange, symbol = outcome.market.split("/", 2)
     filters = ["--collector", collector, "--exchange", exchange, "--symbol", symbol]
     command = shlex.join([*_command(request), *filters, "--force"])
-    return f"{outcome.market}: {' and '.join(what)} are not in it; to bring them in: {command}"
+    return f"{outcome.market}: not in it: {' and '.join(what)}; to bring all of it in: {command}"
 
 
 def _command(request: BackfillRequest) -> list[str]:

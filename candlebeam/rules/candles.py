@@ -70,7 +70,8 @@ def aggregate(
             raise _overflow(trades.market, int(runs["time"][used]))
         if done < len(trades):
             runs = _grown(runs, len(trades))
-    return CandleBlock(trades.market, timeframe, _settle(trades.market, runs[:used]))
+    # A copy, since the runs may be a small part of a large array.
+    return CandleBlock(trades.market, timeframe, _settle(trades.market, runs[:used]).copy())
 
 
 def merge(blocks: list[CandleBlock]) -> CandleBlock:
@@ -144,17 +145,19 @@ class CandleMerger:
 
 
 def _settle(market: object, runs: Records) -> Records:
-    """Runs of candles in file order, the same time maybe more than once, as a block's candles."""
+    """Runs of candles in file order, the same time maybe more than once, as a block's candles.
+
+    The runs are the caller's to lose.
+    """
     time = runs["time"]
-    if len(runs) > 1 and not (time[1:] > time[:-1]).all():
-        order = np.argsort(time, kind="stable")
-        runs = runs[order]
-        used = int(fold_candles(*_views(runs)))
-        if used < 0:
-            raise _overflow(market, int(runs["time"][-1 - used]))
-        runs = runs[:used]
-    settled: Records = runs.copy()
-    return settled
+    if len(runs) < 2 or bool((time[1:] > time[:-1]).all()):
+        return runs
+    if bool((time[1:] < time[:-1]).any()):
+        runs = runs[np.argsort(time, kind="stable")]
+    used = int(fold_candles(*_views(runs)))
+    if used < 0:
+        raise _overflow(market, int(runs["time"][-1 - used]))
+    return runs[:used]
 
 
 def _plain(column: npt.NDArray[S]) -> npt.NDArray[S]:

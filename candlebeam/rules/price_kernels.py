@@ -70,11 +70,11 @@ def decimals_needed(candles, powers, doubtful):  # type: ignore[no-untyped-def]
 
 
 @kernel("void(float64[:,::1],float64,boolean,int32[:,::1],int64[::1])")
-def quantize_prices(candles, power, multiply, prices, state):  # type: ignore[no-untyped-def]
+def quantize_prices(candles, power, multiply, prices, notes):  # type: ignore[no-untyped-def]
     """Open, high, low and close at a scale, rounded half up; zeros where there are no prices.
 
-    `state[0]` becomes 0 if a price cannot be had back by the inverse; `state[1]` becomes the place
-    of the first candle whose high does not fit in int32 (and nothing after it is written).
+    `notes[0]` becomes the place of the first candle with a price that the inverse does not give
+    back, `notes[1]` that of the first whose high does not fit in int32: nothing more is written.
     """
     for i in range(len(candles)):
         high = candles[i, _HIGH]
@@ -87,8 +87,8 @@ def quantize_prices(candles, power, multiply, prices, state):  # type: ignore[no
             if scaled - whole >= 0.5:
                 whole += 1.0
             if not whole <= _INT32_MAX:
-                state[1] = i
+                notes[1] = i
                 return
             prices[i, place] = int(whole)
             if (whole / power if multiply else whole * power) != price:
-                state[0] = 0
+                notes[0] = min(notes[0], i)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from candlebeam.errors import PriceScaleError, UsageError
-from candlebeam.model import BLOCK_DTYPE, Float64Array, Records
+from candlebeam.model import BLOCK_DTYPE, Float64Array, Int32Array, Records
 from candlebeam.rules.price_kernels import POWERS_OF_TEN, decimals_needed, quantize_prices
 
 PRICE_FIELDS = ("open", "high", "low", "close")
@@ -126,29 +126,34 @@ def decimals_of(price: float) -> int:
     return len(digits.rstrip("0").rstrip(".").replace(".", "")) - 1 - int(exponent)
 
 
-def quantize(candles: Records, scale: PriceScale, out: Records) -> bool:
-    """Writes open, high, low and close of candles at a scale into `out` (fields of int32).
+def quantized_prices(
+    candles: Records, scale: PriceScale, closed: int | None = None
+) -> tuple[Int32Array, bool]:
+    """Open, high, low and close of candles (`BLOCK_DTYPE`) at a scale.
 
-    Candles without prices get zeros. Returns whether every price can be had back from what was
-    written (see `restore`).
+    Args:
+        closed: how many of the candles count for the second result; all by default.
+
+    Returns:
+        The prices, of shape (candles, 4), zeros where there are none; and whether every price of
+        the closed candles can be had back from them (see `restore`).
 
     Raises:
         PriceScaleError: a price does not fit; names it and the time of its candle.
     """
-    state = np.ones(2, np.int64)
-    prices = np.zeros((len(candles), 4), np.int32)
-    state[1] = -1
-    quantize_prices(_floats(candles), scale.power, scale.multiplies, prices, state)
-    if state[1] >= 0:
-        candle = candles[int(state[1])]
-        price = float(candle["high"])
+    # What the kernel notes: the first candle with a price that cannot be had back, or that does
+    # not fit.
+    notes = np.full(2, len(candles), np.int64)
+    prices = np.zeros((len(candles), len(PRICE_FIELDS)), np.int32)
+    quantize_prices(_floats(candles), scale.power, scale.multiplies, prices, notes)
+    if notes[1] < len(candles):
+        candle = candles[int(notes[1])]
+        moment = np.datetime64(int(candle["time"]), "ms")
         raise PriceScaleError(
-            f"price {price!r} at {np.datetime64(int(candle['time']), 'ms')}Z does not fit in"
+            f"price {float(candle['high'])!r} at {moment}Z does not fit in"
             f" 32 bits at price scale {scale.value}"
         )
-    for place, name in enumerate(PRICE_FIELDS):
-        out[name] = prices[:, place]
-    return bool(state[0])
+    return prices, bool(notes[0] >= (len(candles) if closed is None else closed))
 
 
 def restore(stored: Records, scale: PriceScale) -> Float64Array:
