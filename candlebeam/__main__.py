@@ -1,5 +1,6 @@
 """`python -m candlebeam` is the command `candlebeam`."""
 
-from candlebeam.cli import main
+from candlebeam.cli import run
 
-main()
+if __name__ == "__main__":
+    run()

@@ -5,12 +5,15 @@ Each command imports what it needs when it runs: `candlebeam --help` is not to w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import traceback
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -156,20 +159,23 @@ def backfill(
     )
     request = BackfillRequest(db=db, out=out, settings=settings, **options)
     _check_writable(report_file)
-    _interrupt_on_terminate()
     keep_freed_memory()
     on_compile(lambda line: click.echo(line, err=True))
-    try:
-        report = run_backfill(request, _progress())
-    except KeyboardInterrupt:
-        click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
-        _leave(_INTERRUPTED)
+    with _Interruption() as interruption:
+        try:
+            report = run_backfill(request, _progress())
+        except BaseException:
+            # Beam may have made another error of it on its way.
+            if not interruption.asked:
+                raise
+            click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
+            sys.exit(_INTERRUPTED)
     if report_file:
         report.write(report_file)
     from candlebeam.pipelines.summary import print_summary
 
     print_summary(report, request)
-    _leave(report.exit_code)
+    sys.exit(report.exit_code)
 
 
 @main.command()
@@ -223,26 +229,45 @@ def _check_writable(path: str | None) -> None:
         raise UsageError(f"--report {path}: cannot be written")
 
 
-def _interrupt_on_terminate() -> None:
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+class _Interruption:
+    """While it is open, Ctrl-C and SIGTERM raise KeyboardInterrupt, and it knows of it.
+
+    In a thread other than the main one it changes nothing.
+    """
+
+    asked = False
+
+    def __enter__(self) -> _Interruption:
+        self._before: list[tuple[int, Any]] = []
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before.append((number, signal.signal(number, self._interrupt)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
 
+def run() -> NoReturn:
+    """The entry point of the command: `main`, and then the end of the process.
 
-def _leave(code: int) -> None:
-    """Ends the process without waiting for threads of Beam, which have nothing left to do.
-
-    Whatever they write, they write in a way that can be cut off anywhere. In somebody else's
-    process it only raises.
+    It does not wait for threads of Beam and of its own that have nothing left to do: whatever they
+    write, they write in a way that can be cut off anywhere.
     """
-    if os.environ.get("CANDLEBEAM_IN_PROCESS"):
-        sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def run(arguments: Sequence[str] | None = None) -> None:
-    """The entry point for programs: as `main`, but with arguments."""
-    main(list(arguments) if arguments is not None else None)
+    code: object = 0
+    try:
+        main(prog_name="candlebeam")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # noqa: BLE001  the process ends here, whatever it was
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

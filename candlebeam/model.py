@@ -77,7 +77,10 @@ class Timeframe:
         match = re.fullmatch(r"([1-9][0-9]{0,7})([smhd])", text)
         if not match:
             raise UsageError(f"timeframe {text!r}: expected a number and s, m, h or d, such as 1m")
-        return cls(int(match[1]) * _UNITS[match[2]])
+        ms = int(match[1]) * _UNITS[match[2]]
+        if ms > MS_PER_DAY or MS_PER_DAY % ms:
+            raise UsageError(f"timeframe {text}: expected a divisor of a day, from 1s to 1d")
+        return cls(ms)
 
     def __str__(self) -> str:
         unit = next(u for u in "dhms" if self.ms % _UNITS[u] == 0)

@@ -18,11 +18,12 @@ from candlebeam.rules.price_scale import (
     INT32_MAX,
     MAX_DECIMALS,
     MIN_DECIMALS,
+    PRICE_FIELDS,
     PriceScale,
     PriceState,
     decimals_of,
     price_state,
-    quantize,
+    quantized_prices,
     restore,
 )
 from tests.trade_batches import MIDNIGHT
@@ -46,9 +47,12 @@ def candles_at(*prices: float) -> Records:
 
 
 def stored_at(candles: Records, scale: PriceScale) -> tuple[Records, bool]:
-    out = np.zeros(len(candles), RECORD_DTYPE)
-    exact = quantize(candles, scale, out)
-    return out, exact
+    """The prices as they are stored, and whether they can be had back."""
+    prices, exact = quantized_prices(candles, scale)
+    stored = np.zeros(len(candles), RECORD_DTYPE)
+    for place, name in enumerate(PRICE_FIELDS):
+        stored[name] = prices[:, place]
+    return stored, exact
 
 
 # The decimals that a price asks for
@@ -187,8 +191,8 @@ def test_scale_is_the_least_that_holds_nine_digits_or_the_greatest_that_fits(
         ([2147483647.0], 1),
         ([2147483648.0], 0.1),
         ([1e12], 0.001),
-        ([21.474836470000001], 10**8),
-        ([21.47483648], 10**7),
+        ([21.47483647, 1e-8], 10**8),
+        ([21.47483648, 1e-8], 10**7),
     ],
 )
 def test_scale_of_such_prices(prices: list[float], scale: float) -> None:
@@ -214,7 +218,7 @@ def test_int32_limit_at_every_scale(scale: PriceScale) -> None:
 
 @pytest.mark.parametrize("value", [10_000, 1, 0.1, 1e-12, 10**22, 1e300, "10000", "1e4"])
 def test_power_of_ten_parses(value: float | int | str) -> None:
-    assert PriceScale.parse(value).value == float(value)
+    assert float(PriceScale.parse(value).value) == float(value)
 
 
 @pytest.mark.parametrize("decimals", range(-MAX_DECIMALS, MAX_DECIMALS + 1, 7))
@@ -229,7 +233,7 @@ def test_value_parses_to_its_scale(decimals: int) -> None:
     [0, -10, 20, 0.5, 9999.999, "", "ten", "auto", math.inf, math.nan, 1e-320, 5e-324, 10**400],
 )
 def test_what_is_no_power_of_ten_is_refused(value: float | int | str) -> None:
-    with pytest.raises(UsageError, match="price scale .*: expected auto or a power of ten"):
+    with pytest.raises(UsageError, match=r"price scale .*: expected auto or a power of ten"):
         PriceScale.parse(value)
 
 
@@ -276,6 +280,12 @@ def test_one_price_that_is_rounded_is_enough_not_to_be_exact(field: str) -> None
     assert stored_at(candles, PriceScale(5))[1] is True
 
 
+@pytest.mark.parametrize(("closed", "exact"), [(0, True), (1, True), (2, False), (3, False)])
+def test_prices_that_are_not_closed_do_not_count_as_exact_or_not(closed: int, exact: bool) -> None:
+    candles = candles_at(2.0, 2.00001, 2.0)
+    assert quantized_prices(candles, PriceScale(4), closed)[1] is exact
+
+
 @pytest.mark.parametrize(
     ("price", "value", "exact"),
     [
@@ -310,10 +320,8 @@ def test_price_that_does_not_fit_a_forced_scale_is_named_with_its_time() -> None
 
 def test_candles_need_neither_be_writeable_nor_aligned_nor_contiguous() -> None:
     candles = candles_at(1.5, 2.25, 3.125)
+    expected = stored_at(candles, PriceScale(4))[0].tolist()
     odd = np.frombuffer(b"-" + candles.tobytes(), BLOCK_DTYPE, offset=1)
     for same in (odd, np.repeat(candles, 2)[::2]):
         assert price_state(same) == price_state(candles)
-        assert (
-            stored_at(same, PriceScale(4))[0].tolist()
-            == stored_at(candles, PriceScale(4))[0].tolist()
-        )
+        assert stored_at(same, PriceScale(4))[0].tolist() == expected

@@ -40,6 +40,11 @@ def write_atomic(
         sync_folder(folder)
 
 
+def cannot_write(error: OSError, place: str) -> str:
+    """What could not be written, or `place` if the error does not say, and why."""
+    return f"cannot write {error.filename or place}: {error.strerror or error}"
+
+
 def write_all(descriptor: int, data: bytes | memoryview, offset: int | None = None) -> None:
     """Writes all of the bytes, at `offset` or where the file stands."""
     view = memoryview(data).cast("B")

@@ -20,6 +20,7 @@ from candlebeam.formats.candle_file import (
 )
 from candlebeam.formats.chunk_file import ChunkFile
 from candlebeam.io.candle_writer import Placed, append, write_anew
+from candlebeam.io.durable import cannot_write
 from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCandles
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, FileOutcome, Records
 from candlebeam.outcome import AGAIN, EMPTY, MarketOutcome, is_missing
@@ -86,7 +87,7 @@ def commit_market(
     except CandlebeamError as error:
         outcome.fail(str(error))
     except OSError as error:
-        outcome.fail(f"cannot write {error.filename or task.market}: {error.strerror or error}")
+        outcome.fail(cannot_write(error, str(task.market)))
     return outcome
 
 

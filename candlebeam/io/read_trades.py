@@ -11,6 +11,7 @@ from apache_beam import coders, pvalue
 
 from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
+from candlebeam.io.durable import cannot_write
 from candlebeam.io.early_chunks import early_chunks
 from candlebeam.io.make_chunk import keep_rejects, open_reader
 from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
@@ -24,6 +25,7 @@ class ShardPart(NamedTuple):
         shard, market, ordinal, name: the shard's.
         part: counts the parts of a shard from 0.
         files: how its files went, in the last part; None in the others.
+        error: why the shard cannot be staged all the same, in the last part; else "".
     """
 
     shard: ShardRef
@@ -32,6 +34,7 @@ class ShardPart(NamedTuple):
     name: str
     part: int
     files: tuple[FileOutcome, ...] | None = None
+    error: str = ""
 
 
 class ShardPartCoder(coders.Coder):  # type: ignore[misc]
@@ -134,8 +137,12 @@ class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
         for batch in reader:
             yield part, batch
             part = part._replace(part=part.part + 1)
-        keep_rejects(shard, reader, self._rejects)
-        yield part._replace(files=tuple(reader.outcomes)), _no_trades(shard.market)
+        error = ""
+        try:
+            keep_rejects(shard, reader, self._rejects)
+        except OSError as failure:
+            error = cannot_write(failure, self._rejects or "")
+        yield part._replace(files=tuple(reader.outcomes), error=error), _no_trades(shard.market)
 
     def infer_output_type(self, _: Any) -> Any:
         return tuple[ShardPart, TradeBatch]

@@ -9,6 +9,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.io.durable import cannot_write
 from candlebeam.io.read_trades import ShardPart
 from candlebeam.io.staging import ChunkRef, Staging
 from candlebeam.model import CandleBlock, Market
@@ -59,6 +60,7 @@ class _StageChunkFn(beam.DoFn):  # type: ignore[misc]
                 " expected; the runner must not split reading from staging"
             )
         self._parts += 1
+        self._error = self._error or part.error
         try:
             if isinstance(candles, CandlebeamError):
                 raise candles
@@ -83,8 +85,7 @@ class _StageChunkFn(beam.DoFn):  # type: ignore[misc]
         except CandlebeamError as error:
             return str(error)
         except OSError as error:
-            place = error.filename or self._staging.path
-            return f"cannot write {place}: {error.strerror or error}"
+            return cannot_write(error, self._staging.path)
         return ""
 
     def infer_output_type(self, _: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from candlebeam.catalog import Catalog, SymbolRange
 from candlebeam.errors import CandlebeamError, UsageError
@@ -24,6 +25,9 @@ from candlebeam.pipelines.report import Report
 from candlebeam.pipelines.runner_config import early_threads
 from candlebeam.plan import DEFAULT_SHARD_BYTES, PlannedMarket, PlanOptions, plan_market
 from candlebeam.settings import CandleSettings, digest
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 STAGING_NAME = ".candlebeam-staging"
 LATE_MODES = ("ignore", "rebuild")
@@ -78,6 +82,9 @@ def run_backfill(request: BackfillRequest, progress: Progress | None = None) -> 
             report.
     """
     started = time.monotonic()
+    if request.beam_arguments or request.runner_config:
+        # Wrong options are to be told at once, even if there is nothing to run them for.
+        _beam_options(request)
     with Catalog(request.db) as catalog, output_lock(request.out):
         report = _Backfill(request, catalog, progress or Progress()).run()
     report.seconds = time.monotonic() - started
@@ -167,13 +174,12 @@ class _Backfill:
         request, run = self._request, uuid.uuid4().hex
         rejects = self._plan_options.rejects or None
         early = EarlyChunks(run, manifests, self._staging, request.settings, rejects)
-        arguments = list(request.beam_arguments)
-        threads = early_threads(arguments, request.runner_config)
+        threads = early_threads(list(request.beam_arguments), request.runner_config)
         try:
             with working_early(early, run, threads):
                 with without_warnings():
                     from candlebeam.pipelines.flow import FlowOptions, build_backfill
-                    from candlebeam.pipelines.runner import beam_options, run_pipeline
+                    from candlebeam.pipelines.runner import run_pipeline
                 options = FlowOptions(
                     staging=self._staging.path,
                     commit=CommitOptions(
@@ -186,7 +192,7 @@ class _Backfill:
                     run=run,
                 )
                 run_pipeline(
-                    beam_options(arguments, request.runner_config),
+                    _beam_options(request),
                     lambda pipeline: build_backfill(pipeline, manifests, options),
                 )
         except BaseException:
@@ -198,6 +204,13 @@ class _Backfill:
         self._staging.remove_plan()
         if not any(outcome.status == FAILED for outcome in self._outcomes.values()):
             self._staging.remove_if_empty()
+
+
+def _beam_options(request: BackfillRequest) -> PipelineOptions:
+    with without_warnings():
+        from candlebeam.pipelines.runner import beam_options
+
+    return beam_options(list(request.beam_arguments), request.runner_config)
 
 
 def _without_task(plan: PlannedMarket) -> MarketOutcome:

@@ -50,7 +50,11 @@ def runs_in_process(options: PipelineOptions) -> bool:
 def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> None:
     """Builds a pipeline, runs it and waits for its end."""
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    pipeline = beam.Pipeline(options=options)
+    try:
+        pipeline = beam.Pipeline(options=options)
+    except ValueError as error:
+        # A runner that Beam does not know, or options that do not go together.
+        raise UsageError(" ".join(str(error).split())) from error
     build(pipeline)
     pipeline.run().wait_until_finish()
 

@@ -49,7 +49,7 @@ def _fold_candle(  # type: ignore[no-untyped-def]
     wrapped = 0
     failed = False
     stop = len(ts)
-    # A place that comes from `range` is known not to be negative, which saves a test for each array.
+    # A place from `range` is known not to be negative, which saves a test for each array.
     for place in range(i, len(ts)):
         t = ts[place]
         if t < begin or t >= end:
