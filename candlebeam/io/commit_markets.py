@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -39,10 +38,11 @@ class CommitMarkets(beam.PTransform):  # type: ignore[misc]
         self._staging, self._options, self._run = Staging(staging), options, run
 
     def expand(self, chunks: pvalue.PCollection) -> pvalue.PCollection:
+        commit = beam.ParDo(_CommitFn(self._staging, self._options, self._run))
         return (
             chunks
             | "GroupChunks" >> beam.GroupByKey()
-            | "WriteCandles" >> beam.ParDo(_CommitFn(self._staging, self._options, self._run))
+            | "WriteCandles" >> commit.with_output_types(MarketOutcome)
         )
 
 
@@ -69,9 +69,6 @@ class _CommitFn(beam.DoFn):  # type: ignore[misc]
         if is_cancelled(self._run):
             raise Cancelled("the run was cancelled")
         return commit_chunks(self._staging, market, chunks, self._options)
-
-    def infer_output_type(self, _: Any) -> Any:
-        return MarketOutcome
 
 
 def commit_chunks(

@@ -86,9 +86,12 @@ class FindStaged(beam.PTransform):  # type: ignore[misc]
         self._staging, self._run = Staging(staging), run
 
     def expand(self, shards: pvalue.PCollection) -> Any:
-        return shards | "LookForChunks" >> beam.ParDo(
-            _FindStagedFn(self._staging, self._run)
-        ).with_outputs("staged", main="to_read")
+        look = beam.ParDo(_FindStagedFn(self._staging, self._run))
+        found = shards | "LookForChunks" >> look.with_outputs("staged", main="to_read")
+        # Types of tagged outputs cannot be declared otherwise; without them keys are pickled.
+        found.to_read.element_type = ShardRef
+        found.staged.element_type = tuple[Market, ChunkRef]
+        return found
 
 
 class _FindStagedFn(beam.DoFn):  # type: ignore[misc]
@@ -123,7 +126,8 @@ class ReadTrades(beam.PTransform):  # type: ignore[misc]
         self._rejects, self._run = rejects, run
 
     def expand(self, shards: pvalue.PCollection) -> pvalue.PCollection:
-        return shards | "ReadShards" >> beam.ParDo(_ReadShardFn(self._rejects, self._run))
+        read = beam.ParDo(_ReadShardFn(self._rejects, self._run))
+        return shards | "ReadShards" >> read.with_output_types(tuple[ShardPart, TradeBatch])
 
 
 class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
@@ -143,9 +147,6 @@ class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
         except OSError as failure:
             error = cannot_write(failure, self._rejects or "")
         yield part._replace(files=tuple(reader.outcomes), error=error), _no_trades(shard.market)
-
-    def infer_output_type(self, _: Any) -> Any:
-        return tuple[ShardPart, TradeBatch]
 
 
 def _no_trades(market: Market) -> TradeBatch:

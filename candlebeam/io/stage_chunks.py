@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -34,7 +33,8 @@ class StageChunks(beam.PTransform):  # type: ignore[misc]
         self._staging = Staging(staging)
 
     def expand(self, candles: pvalue.PCollection) -> pvalue.PCollection:
-        return candles | "WriteChunks" >> beam.ParDo(_StageChunkFn(self._staging))
+        write = beam.ParDo(_StageChunkFn(self._staging))
+        return candles | "WriteChunks" >> write.with_output_types(tuple[Market, ChunkRef])
 
 
 class _StageChunkFn(beam.DoFn):  # type: ignore[misc]
@@ -87,6 +87,3 @@ class _StageChunkFn(beam.DoFn):  # type: ignore[misc]
         except OSError as error:
             return cannot_write(error, self._staging.path)
         return ""
-
-    def infer_output_type(self, _: Any) -> Any:
-        return tuple[Market, ChunkRef]

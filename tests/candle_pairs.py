@@ -1,0 +1,65 @@
+"""Companions and pairs of candle files as literals, for the tests of their format and commits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from candlebeam.formats.candle_file import (
+    RECORD_DTYPE,
+    CandlePaths,
+    Companion,
+    InputState,
+    ResumeState,
+)
+from candlebeam.model import BLOCK_DTYPE, Market, Records
+from candlebeam.rules.price_scale import PriceScale, PriceState
+from candlebeam.settings import CandleSettings
+from tests.trade_batches import MARKET, MIDNIGHT, MINUTE
+
+STATE = ResumeState(
+    settings=CandleSettings(),
+    inputs=(InputState("/archive", "RAM/b/BINANCE/btcusdt/2024-03-01-00", "2024-03-01-00", 9, 5),),
+    covered=3,
+    tail=np.zeros(1, BLOCK_DTYPE).tobytes(),
+    prices=PriceState(6, 61_234.5),
+    exact=False,
+)
+
+
+def companion_of(
+    records: int,
+    scale: PriceScale = PriceScale(4),
+    state: ResumeState | None = STATE,
+    market: Market = MARKET,
+) -> Companion:
+    """The companion of so many candles from midnight on."""
+    return Companion(
+        market=market,
+        timeframe=MINUTE,
+        start_ts=MIDNIGHT,
+        end_ts=MIDNIGHT + records * MINUTE.ms,
+        scale=scale,
+        records=records,
+        last_input_start_ts=MIDNIGHT,
+        state=state,
+    )
+
+
+def some_records(count: int, seed: int = 1) -> Records:
+    """Records without gaps, all different."""
+    random = np.random.default_rng(seed)
+    records = np.zeros(count, RECORD_DTYPE)
+    for name in RECORD_DTYPE.names or ():
+        records[name] = random.integers(1, 1 << 30, count)
+    return records
+
+
+def write_pair(folder: Path, companion: Companion, records: Records) -> CandlePaths:
+    """The pair, written without any ceremony."""
+    paths = CandlePaths.of(str(folder), companion.market)
+    Path(paths.stem).parent.mkdir(parents=True, exist_ok=True)
+    Path(paths.records).write_bytes(records.tobytes())
+    Path(paths.companion).write_bytes(companion.encode())
+    return paths
