@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from candlebeam.errors import UsageError
 
 Int32Array = npt.NDArray[np.int32]
+S = TypeVar("S", bound=np.generic)
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 Uint8Array = npt.NDArray[np.uint8]
@@ -25,6 +26,14 @@ VOLUME_SCALE = 1_000_000
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": MS_PER_DAY}
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\%]")
+
+
+def for_kernels(array: npt.NDArray[S]) -> npt.NDArray[S]:
+    """The array as compiled loops take it: contiguous, aligned, writeable; a copy if it is not.
+
+    Arrays that came over a wire or out of a file are often read-only or at odd addresses.
+    """
+    return np.require(array, requirements=["C", "A", "W"])
 
 
 def _file_name(part: str) -> str:
@@ -188,7 +197,8 @@ class InputFile(NamedTuple):
     Attributes:
         path: where it stands (absolute). If it is gone, its twin with or without `.gz` is read.
         size: its size in bytes when it was found; sizes the work, nothing else relies on it.
-        seen: bytes of its text that an earlier run has used: what is older than the point of
+        seen: bytes of its text that an earlier run has used: behind them, what is older
+            than the point of resumption is late.
     """
 
     path: str

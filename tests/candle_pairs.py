@@ -18,6 +18,7 @@ from candlebeam.rules.price_scale import PriceScale, PriceState
 from candlebeam.settings import CandleSettings
 from tests.trade_batches import MARKET, MIDNIGHT, MINUTE
 
+SCALE = PriceScale(4)
 STATE = ResumeState(
     settings=CandleSettings(),
     inputs=(InputState("/archive", "RAM/b/BINANCE/btcusdt/2024-03-01-00", "2024-03-01-00", 9, 5),),
@@ -30,7 +31,7 @@ STATE = ResumeState(
 
 def companion_of(
     records: int,
-    scale: PriceScale = PriceScale(4),
+    scale: PriceScale = SCALE,
     state: ResumeState | None = STATE,
     market: Market = MARKET,
 ) -> Companion:

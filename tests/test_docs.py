@@ -17,6 +17,7 @@ Blocks of any other kind (`sh`, `text`) do not run.
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import shlex
@@ -308,7 +309,7 @@ def test_every_field_is_documented(what: str) -> None:
     report = Report([MarketOutcome("C/E/S")]).to_json()
     fields: dict[str, set[str]] = {
         "companion": _keys(companion.to_json()),
-        "journal": _keys(Journal(companion).to_json()),
+        "journal": _keys(json.loads(Journal(companion).encode())),
         "report": _keys(report) | _keys(report["totals"]) | _keys(report["markets"][0]),
         "reasons": set(REASONS),
         "block": set(BLOCK_DTYPE.names or ()),

@@ -1,4 +1,4 @@
-"""Threads that read before Beam is there: they and the pipeline share the work, and lose nothing."""
+"""Threads that read before Beam is there share the work with the pipeline, and lose nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from candlebeam.io import early_chunks as early
 from candlebeam.io.cancellation import cancel
+from candlebeam.io.make_chunk import make_chunk
 from candlebeam.io.staging import Staging, list_shards, read_shard
 from candlebeam.model import InputFile, Market
 from candlebeam.plan import MarketTask, Shard
@@ -48,26 +49,43 @@ def _shards(manifests: list[str]) -> list[Shard]:
     return [read_shard(ref) for manifest in manifests for ref in list_shards(manifest)]
 
 
-def test_threads_make_every_chunk_that_nobody_else_takes(
-    manifests: list[str], staging: Staging
-) -> None:
+def test_threads_make_every_chunk(manifests: list[str], staging: Staging) -> None:
     chunks = _chunks("all", manifests, staging)
     with early.working_early(chunks, "all", threads=2):
         assert early.early_chunks("all") is chunks
         wait_for(lambda: all(staging.find_chunk(shard) for shard in _shards(manifests)))
-        assert all(chunks.take(shard) for shard in _shards(manifests))
+        assert all(chunks.has_made(shard) for shard in _shards(manifests))
     assert early.early_chunks("all") is None
 
 
-def test_a_shard_that_the_pipeline_took_is_left_to_it(
+def test_a_chunk_of_an_earlier_run_does_not_count_as_made(
     manifests: list[str], staging: Staging
 ) -> None:
-    chunks = _chunks("taken", manifests, staging)
     first, *others = _shards(manifests)
-    assert not chunks.take(first)
-    with early.working_early(chunks, "taken", threads=1):
-        wait_for(lambda: all(staging.find_chunk(shard) for shard in others))
-    assert not staging.find_chunk(first)
+    make_chunk(first, staging, CandleSettings(), None)
+    chunks = _chunks("found", manifests, staging)
+    with early.working_early(chunks, "found", threads=1):
+        assert not chunks.has_made(first)
+        assert all(chunks.has_made(shard) for shard in others)
+    assert staging.find_chunk(first)
+
+
+def test_without_threads_nobody_waits(manifests: list[str], staging: Staging) -> None:
+    chunks = _chunks("none", manifests, staging)
+    with early.working_early(chunks, "none", threads=0):
+        assert not any(chunks.has_made(shard) for shard in _shards(manifests))
+
+
+def test_a_thread_that_ends_is_not_waited_for(
+    manifests: list[str], staging: Staging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(early, "read_shard", fail)
+    chunks = _chunks("gone", manifests, staging)
+    with early.working_early(chunks, "gone", threads=2):
+        assert not any(chunks.has_made(shard) for shard in _shards(manifests))
 
 
 def test_a_chunk_that_cannot_be_made_is_left_to_the_pipeline(
@@ -79,19 +97,18 @@ def test_a_chunk_that_cannot_be_made_is_left_to_the_pipeline(
     monkeypatch.setattr(early, "make_chunk", fail)
     chunks = _chunks("full", manifests, staging)
     with early.working_early(chunks, "full", threads=2):
-        assert not any(chunks.take(shard) for shard in _shards(manifests))
+        assert not any(chunks.has_made(shard) for shard in _shards(manifests))
 
 
-def test_taking_waits_for_a_thread_that_is_at_it(
+def test_asking_waits_for_a_thread_that_is_at_it(
     manifests: list[str], staging: Staging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    make = early.make_chunk
 
     def make_slowly(shard: Shard, *rest: object) -> None:
         begun.set()
         assert go_on.wait(60)
-        make(shard, *rest)  # type: ignore[arg-type]
+        make_chunk(shard, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(early, "make_chunk", make_slowly)
     chunks = _chunks("slow", manifests, staging)
@@ -99,7 +116,7 @@ def test_taking_waits_for_a_thread_that_is_at_it(
     with early.working_early(chunks, "slow", threads=1):
         assert begun.wait(60)
         taken: list[bool] = []
-        taker = threading.Thread(target=lambda: taken.append(chunks.take(first)))
+        taker = threading.Thread(target=lambda: taken.append(chunks.has_made(first)))
         taker.start()
         assert not taken
         go_on.set()
@@ -114,7 +131,7 @@ def test_a_cancelled_run_begins_nothing_and_waits_for_nothing(
     cancel("cancelled")
     chunks = _chunks("cancelled", manifests, staging)
     with early.working_early(chunks, "cancelled", threads=2):
-        assert not any(chunks.take(shard) for shard in _shards(manifests))
+        assert not any(chunks.has_made(shard) for shard in _shards(manifests))
     assert not any(staging.find_chunk(shard) for shard in _shards(manifests))
 
 

@@ -99,7 +99,9 @@ def test_timeframe_refuses_other_words(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["7m", "7s", "2d", "25h", "5h", "99999999d"])
 def test_timeframe_refuses_what_does_not_divide_a_day(text: str) -> None:
-    with pytest.raises(UsageError, match="expected whole seconds that divide a day, up to 1d"):
+    with pytest.raises(
+        UsageError, match=f"^timeframe {text}: expected a divisor of a day, from 1s"
+    ):
         Timeframe.parse(text)
 
 

@@ -129,12 +129,16 @@ def test_late_rows_that_are_ignored_are_counted(tmp_path: Path, seed: int) -> No
         found, described = contents(work.out), companions(work.out)
         for market, inputs in oracle.find(work.archive).items():
             name = "/".join(market)
+            row = outcome.markets[name]
+            if row[
+                "rebuilt"
+            ]:  # prices that were rounded had to be read anew, and late rows with them
+                models[name] = Resumed(market)
             late, answer = models.setdefault(name, Resumed(market)).step(inputs)
             path = answer.path.removesuffix(".bin")
             assert found.get(path) == answer.data, name
             if answer.data is not None:
                 assert_companion_agrees(described[path], answer)
-            row = outcome.markets[name]
             assert row["late_trades"] == (0 if row["status"] == "up-to-date" else late), name
             total += late
     assert total > 0

@@ -30,6 +30,7 @@ from candlebeam.model import (
     Market,
     Records,
     Timeframe,
+    for_kernels,
 )
 from candlebeam.rules.price_scale import (
     PRICE_FIELDS,
@@ -135,10 +136,13 @@ class ResumeState:
         )
         if not inputs:
             raise ValueError("a state without inputs")
+        covered = _whole(values["coveredFiles"])
+        if covered < len(inputs):
+            raise ValueError(f"{covered} files covered, {len(inputs)} of them last")
         return cls(
             settings=CandleSettings.from_json(values["settings"]),
             inputs=inputs,
-            covered=_whole(values["coveredFiles"]),
+            covered=covered,
             skipped=tuple((_text(root), _text(path)) for root, path in values["skippedFiles"]),
             tail=tail,
             prices=PriceState(_whole(values["priceDecimals"]), float(values["highestPrice"])),
@@ -359,7 +363,7 @@ def encode_candles(
     records = np.zeros(span // block.timeframe.ms + 1, RECORD_DTYPE)
     prices, exact = quantized_prices(candles, scale, closed)
     too_many = lay_out_records(
-        candles.view(np.int64).reshape(len(candles), -1),
+        for_kernels(np.ascontiguousarray(candles).view(np.int64)).reshape(len(candles), -1),
         prices,
         block.timeframe.ms,
         records.view(np.int32).reshape(len(records), -1),

@@ -1,10 +1,10 @@
 """Making chunks while Beam is still being imported.
 
 A run in process waits a second for Beam's import and its graph, on one core, and then reads for
-as long as it takes, on all of them. Threads of this module begin with the reading at once. The
-pipeline stays what it is: it finds their chunks as it would find those of an earlier run, and makes
-the others. Who of the two begins a shard first makes it, so that together they keep every core busy
-to the end. In other processes than the driver's there is nothing of this, and all works the same.
+as long as it takes, on all of them. Threads of this module begin with the reading at once, and take
+the shards one by one until there are no more. The pipeline stays what it is: it waits for them,
+finds their chunks as it would find those of an earlier run, and makes what they could not. In other
+processes than the driver's there is nothing of this, and all works the same.
 """
 
 from __future__ import annotations
@@ -47,16 +47,18 @@ class EarlyChunks:
         self._run, self._staging = run, staging
         self._settings, self._rejects = settings, rejects
         self._refs = _each_shard(manifests)
-        self._lock = threading.Lock()
-        # The shards that somebody has begun; set once a thread of ours is done with one.
-        self._begun: dict[str, threading.Event] = {}
-        self._made: set[str] = set()
+        self._taking = threading.Lock()
+        # Whether the chunk of a shard was made, for each that a thread is done with.
+        self._made: dict[str, bool] = {}
+        self._threads = 0
+        self._news = threading.Condition()
         self._stopped = False
 
     def start(self, threads: int) -> None:
         """Begins, once the kernels are loaded: the threads could do nothing before."""
         if threads:
             load_kernels()
+        self._threads = threads
         for number in range(threads):
             threading.Thread(target=self._work, name=f"early-{number}", daemon=True).start()
 
@@ -64,47 +66,36 @@ class EarlyChunks:
         """Has the threads begin no other shard."""
         self._stopped = True
 
-    def take(self, shard: Shard) -> bool:
-        """Whether a thread has made the chunk of a shard; waits for one that is at it.
-
-        If not, the shard is the caller's to make.
-        """
-        with self._lock:
-            ended = self._begun.get(shard.name)
-            if ended is None:
-                self._begun[shard.name] = threading.Event()
-                return False
-        while not ended.wait(0.1):
-            if is_cancelled(self._run):
-                return False
-        return shard.name in self._made
+    def has_made(self, shard: Shard) -> bool:
+        """Whether a thread has made the chunk of a shard; waits as long as one may still do it."""
+        with self._news:
+            while shard.name not in self._made and self._threads:
+                self._news.wait()
+            return self._made.get(shard.name, False)
 
     def _work(self) -> None:
-        # What goes wrong here goes wrong again in the pipeline, which tells the user.
-        while not (self._stopped or is_cancelled(self._run)):
-            try:
-                shard = self._begin_next()
-            except (CandlebeamError, OSError):
-                return
-            if shard is None:
-                return
-            try:
-                self._make(shard)
-            finally:
-                self._begun[shard.name].set()
-
-    def _begin_next(self) -> Shard | None:
-        with self._lock:
-            for ref in self._refs:
+        try:
+            while not (self._stopped or is_cancelled(self._run)):
+                with self._taking:
+                    ref = next(self._refs, None)
+                if ref is None:
+                    return
                 shard = read_shard(ref)
-                if shard.name not in self._begun:
-                    self._begun[shard.name] = threading.Event()
-                    return shard
-        return None
-
-    def _make(self, shard: Shard) -> None:
-        if self._staging.find_chunk(shard):
+                made = self._make(shard)
+                with self._news:
+                    self._made[shard.name] = made
+                    self._news.notify_all()
+        except (CandlebeamError, OSError):
+            # What goes wrong here goes wrong again in the pipeline, which tells the user.
             return
+        finally:
+            with self._news:
+                self._threads -= 1
+                self._news.notify_all()
+
+    def _make(self, shard: Shard) -> bool:
+        if self._staging.find_chunk(shard):
+            return False
         try:
             make_chunk(
                 shard,
@@ -114,8 +105,8 @@ class EarlyChunks:
                 lambda: is_cancelled(self._run),
             )
         except (CandlebeamError, OSError):
-            return
-        self._made.add(shard.name)
+            return False
+        return True
 
 
 def early_chunks(run: str) -> EarlyChunks | None:

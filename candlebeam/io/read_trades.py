@@ -101,7 +101,7 @@ class _FindStagedFn(beam.DoFn):  # type: ignore[misc]
     def process(self, ref: ShardRef) -> Iterator[Any]:
         shard = read_shard(ref)
         early = early_chunks(self._run)
-        made_early = early is not None and early.take(shard)
+        made_early = early is not None and early.has_made(shard)
         if made_early or self._staging.find_chunk(shard):
             found = ChunkRef(ref, shard.ordinal, shard.name, reused=not made_early)
             yield pvalue.TaggedOutput("staged", (shard.market, found))

@@ -40,7 +40,8 @@ MANIFEST_FILES = 20_000
 
 _MAGIC = b"CBPLAN01"
 _INDEX_ENTRY = struct.Struct("<QIQI")
-_TRAILER = struct.Struct("<QI8s")
+# Place and length of the index, its CRC-32, and the magic again.
+_TRAILER = struct.Struct("<QII8s")
 
 
 class ShardRef(NamedTuple):
@@ -230,7 +231,7 @@ class PlanWriter:
 
     def _end(self) -> None:
         index = b"".join(_INDEX_ENTRY.pack(*entry) for entry in self._index)
-        trailer = _TRAILER.pack(len(self._records), len(self._index), _MAGIC)
+        trailer = _TRAILER.pack(len(self._records), len(self._index), zlib.crc32(index), _MAGIC)
         path = os.path.join(self._folder, f"{len(self._manifests):06d}")
         write_atomic(path, bytes(self._records) + index + trailer, durable=False)
         self._manifests.append(path)
@@ -249,11 +250,12 @@ def list_shards(manifest: str) -> list[ShardRef]:
         data = file.read()
     if len(data) < _TRAILER.size or data[: len(_MAGIC)] != _MAGIC:
         raise FormatError(manifest, f"a manifest that begins with {_MAGIC!r}", repr(data[:8]))
-    offset, count, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
-    if magic != _MAGIC or offset + count * _INDEX_ENTRY.size + _TRAILER.size != len(data):
+    end = len(data) - _TRAILER.size
+    offset, count, crc, magic = _TRAILER.unpack_from(data, end)
+    index = data[offset:end]
+    if magic != _MAGIC or len(index) != count * _INDEX_ENTRY.size or zlib.crc32(index) != crc:
         raise FormatError(manifest, "a whole manifest", "one that is cut off or damaged")
-    places = _INDEX_ENTRY.iter_unpack(data[offset : offset + count * _INDEX_ENTRY.size])
-    return [ShardRef(manifest, *place) for place in places]
+    return [ShardRef(manifest, *place) for place in _INDEX_ENTRY.iter_unpack(index)]
 
 
 def read_shard(ref: ShardRef) -> Shard:

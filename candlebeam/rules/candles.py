@@ -6,10 +6,7 @@ traded. So any split of the trades into batches, merged in file order, gives the
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
-import numpy.typing as npt
 
 from candlebeam.errors import RangeError
 from candlebeam.model import (
@@ -22,10 +19,9 @@ from candlebeam.model import (
     Records,
     Timeframe,
     TradeBatch,
+    for_kernels,
 )
 from candlebeam.rules.candle_kernels import OVERFLOW, fold_candles, fold_trades
-
-S = TypeVar("S", bound=np.generic)
 
 #: The names of the two ways to treat liquidations, the default first.
 LIQUIDATION_MODES = ("separate", "included")
@@ -49,8 +45,9 @@ def aggregate(
     count = trades.count if trades.count is not None else np.empty(0, np.int64)
     if not count.sum(dtype=np.float64) < 2.0**63:
         raise RangeError(f"{trades.market}: a sum of trade counts does not fit in 64 bits")
-    ts, price, size = _plain(trades.ts), _plain(trades.price), _plain(trades.size)
-    buy, liquidation, count = _plain(trades.buy), _plain(trades.liquidation), _plain(count)
+    ts, price, size = for_kernels(trades.ts), for_kernels(trades.price), for_kernels(trades.size)
+    buy, liquidation = for_kernels(trades.buy), for_kernels(trades.liquidation)
+    count = for_kernels(count)
     done = used = 0
     while done < len(trades):
         done, used = fold_trades(
@@ -158,11 +155,6 @@ def _settle(market: object, runs: Records) -> Records:
     if used < 0:
         raise _overflow(market, int(runs["time"][-1 - used]))
     return runs[:used]
-
-
-def _plain(column: npt.NDArray[S]) -> npt.NDArray[S]:
-    """As a kernel wants it: what came over a wire can be read-only, or not aligned."""
-    return np.require(column, requirements=["C", "A", "W"])
 
 
 def _views(runs: Records) -> tuple[Int64Array, Float64Array]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from candlebeam.errors import PriceScaleError, UsageError
-from candlebeam.model import BLOCK_DTYPE, Float64Array, Int32Array, Records
+from candlebeam.model import BLOCK_DTYPE, Float64Array, Int32Array, Records, for_kernels
 from candlebeam.rules.price_kernels import POWERS_OF_TEN, decimals_needed, quantize_prices
 
 PRICE_FIELDS = ("open", "high", "low", "close")
@@ -163,7 +163,5 @@ def restore(stored: Records, scale: PriceScale) -> Float64Array:
 
 
 def _floats(candles: Records) -> Float64Array:
-    floats = np.ascontiguousarray(candles).view(np.float64)
-    # As the kernels want them: candles that came over a wire can be read-only, or not aligned.
-    floats = np.require(floats, requirements=["C", "A", "W"])
+    floats = for_kernels(np.ascontiguousarray(candles).view(np.float64))
     return floats.reshape(len(candles), len(BLOCK_DTYPE.names or ()))
