@@ -187,7 +187,7 @@ def _find_base(market: Market, options: PlanOptions) -> _Base:
         )
     if companion.market != market:
         raise CandlebeamError(f"{paths.companion} belongs to {companion.market}, not to {market}")
-    different = companion.state.settings.differences(options.settings)
+    different = options.settings.differences(companion.state.settings)
     if different:
         raise CandlebeamError(
             f"{paths.records} was made with other settings ({'; '.join(different)});"

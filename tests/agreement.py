@@ -25,7 +25,7 @@ def assert_files_agree(out: Path, answers: Mapping[str, Answer]) -> None:
     assert sorted(described) == sorted(expected), (sorted(described), sorted(expected))
     for name, answer in expected.items():
         assert_companion_agrees(described[name], answer)
-    assert [x for x in leftovers(out) if not x.endswith("tmp")] == [], leftovers(out)
+    assert leftovers(out) == [], leftovers(out)
 
 
 def assert_companion_agrees(companion: Mapping[str, Any], answer: Answer) -> None:

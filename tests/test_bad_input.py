@@ -60,9 +60,9 @@ def test_damaged_gzip_gives_what_is_before_the_damage(work: Workspace, kind: str
     rng = Random(f"damage {kind}")
     packed = gzip.compress(GOOD, 6, mtime=0)
     found = (archives.damage(rng, packed, kind) for _ in range(30))
-    sane = [damaged for damaged in found if archives.is_sane(damaged, T0)][:12]
-    for number, damaged in enumerate(sane):
-        put(work, "2024-03-02-00.gz", damaged, f"{FOLDER}{number}")
+    sane = [content for content in found if archives.is_sane(content, T0)][:12]
+    for number, content in enumerate(sane):
+        put(work, "2024-03-02-00.gz", content, f"{FOLDER}{number}")
     outcome = run(work)
     assert_as_oracle(work, outcome)
     damaged = [file for row in outcome.report["markets"] for file in row["damaged"]]

@@ -166,7 +166,7 @@ def test_summary_and_report_of_a_backfill(work: Workspace) -> None:
     assert "2 gaps" in outcome.stdout
     assert "fields 1" in outcome.stdout
     assert outcome.report["seconds"] >= 0
-    expected = {
+    expected: dict[str, object] = {
         "market": MARKET,
         "status": "written",
         "error": None,

@@ -115,40 +115,93 @@ def grown(work: Workspace, delivery: Delivery, *options: object) -> dict[str, by
 
 
 @pytest.mark.parametrize(
-    ("late", "regimes"),
+    ("late", "regimes", "stride"),
     [
-        (0.0, ("plain",)),
-        (0.0, ("plain", "tiny", "huge", "noise", "limit")),
-        (0.2, ("plain", "tiny")),
+        (0.0, ("plain",), 13),
+        (0.0, ("plain", "tiny", "huge", "noise", "limit"), 13),
+        (0.2, ("plain", "tiny"), 37),
     ],
     ids=["appended", "other price scales", "late rows"],
 )
 def test_resumed_backfill(
-    host: KillHost, tmp_path: Path, late: float, regimes: tuple[str, ...]
+    host: KillHost, tmp_path: Path, late: float, regimes: tuple[str, ...], stride: int
 ) -> None:
     work = Workspace(tmp_path)
     options = ("--late", "rebuild")
     old = grown(work, make_delivery(Random(4), regimes, late), *options)
     kills = 0
-    for _ in killed_runs(host, work, tmp_path / "before", 13, *options):
+    for _ in killed_runs(host, work, tmp_path / "before", stride, *options):
         kills += 1
         assert_goes_on(work, old, *options)
     assert kills >= 5
 
 
 def test_killed_again_and_again(host: KillHost, tmp_path: Path) -> None:
-    """Every run gets a little further than the one before, on what that one has left."""
+    """Every run gets a little further than the one before, on what that one has left.
+
+    Each cuts the work in another way, so chunks are left that no later run can use.
+    """
     work = Workspace(tmp_path)
     make_archive(Random(2), listings=8, files=3, rows=20).write(work.archive)
     work.index().expect()
-    arguments = work.backfill_arguments(*STEADY)
     kills = 0
     for at in count(20, 12):
-        if host.run(arguments, at) == 0:
+        options = (*STEADY, "--shard_bytes", (1, 400, 10_000)[kills % 3])
+        if host.run(work.backfill_arguments(*options), at) == 0:
             break
         kills += 1
     assert kills >= 3
     assert_files_agree(work.out, oracle.backfill(work.archive))
+
+
+@pytest.fixture
+def half_done(host: KillHost, tmp_path: Path) -> Workspace:
+    """A backfill that was killed when it had finished some chunks and committed nothing."""
+    work = Workspace(tmp_path)
+    make_archive(Random(1), listings=6, files=3, rows=20).write(work.archive)
+    work.index().expect()
+    for at in count(10, 5):
+        assert host.run(work.backfill_arguments(*STEADY), at) == -signal.SIGKILL
+        if finished_chunks(tmp_path) >= 3:
+            break
+    assert records_seen(work.out) == {}
+    return work
+
+
+def test_chunks_of_files_that_have_changed_are_not_used(half_done: Workspace) -> None:
+    left = finished_chunks(half_done.folder)
+    for path in half_done.archive.rglob("20*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes() + b"\n")
+    outcome = half_done.backfill(*STEADY).expect()
+    assert outcome.totals["chunks_reused"] == 0
+    assert left > 0
+    assert_files_agree(half_done.out, oracle.backfill(half_done.archive))
+
+
+def test_chunks_of_other_settings_are_not_used(half_done: Workspace) -> None:
+    outcome = half_done.backfill(*STEADY, "--timeframe", "5m", "--no-corrections").expect()
+    assert outcome.totals["chunks_reused"] == 0
+    meaning = oracle.Settings(frozenset(), timeframe_ms=300_000)
+    assert_files_agree(half_done.out, oracle.backfill(half_done.archive, meaning))
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "zeros"])
+def test_chunks_that_are_damaged_are_made_again(half_done: Workspace, harm: str) -> None:
+    """A power cut may leave them like that: they are not forced to disk."""
+    rng = Random(harm)
+    for path in half_done.out.rglob("chunks/*/*"):
+        data = bytearray(path.read_bytes())
+        if harm == "cut":
+            del data[rng.randrange(len(data)) :]
+        elif harm == "flip":
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        else:
+            data = bytearray(0 if harm == "empty" else len(data))
+        path.write_bytes(data)
+    outcome = half_done.backfill(*STEADY).expect()
+    assert outcome.totals["chunks_reused"] == 0
+    assert_files_agree(half_done.out, oracle.backfill(half_done.archive))
 
 
 @pytest.mark.parametrize("chunks", [1, 20, 60])

@@ -35,7 +35,7 @@ def test_backfill_equals_oracle(tmp_path: Path, seed: int) -> None:
     assert_report_agrees(outcome, answers)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(archive=archives())
 def test_backfill_equals_oracle_on_any_archive(archive: Archive) -> None:
     with tempfile.TemporaryDirectory() as folder:

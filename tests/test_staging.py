@@ -66,15 +66,17 @@ def written(folder: Path, plan: list[tuple[MarketTask, tuple[Shard, ...]]]) -> l
     return writer.close()
 
 
+def read_all(manifest: str) -> list[tuple[MarketTask, Shard]]:
+    return [(read_task(ref), read_shard(ref)) for ref in list_shards(manifest)]
+
+
 # Manifests
 
 
 def test_plan_comes_back_market_by_market_and_shard_by_shard(tmp_path: Path) -> None:
     plan = made_up_plan(20)
     (manifest,) = written(tmp_path, plan)
-    refs = list_shards(manifest)
-    assert [read_shard(ref) for ref in refs] == [shard for _, shards in plan for shard in shards]
-    assert [read_task(ref) for ref in refs] == [task for task, shards in plan for _ in shards]
+    assert read_all(manifest) == [(task, shard) for task, shards in plan for shard in shards]
 
 
 def test_plan_is_spread_over_manifests_and_a_market_stays_in_one(
@@ -137,9 +139,7 @@ def test_manifest_with_any_bit_flipped_is_found_out(
     data[place % len(data)] ^= 1 << bit
     Path(manifest).write_bytes(bytes(data))
     with pytest.raises(FormatError, match=f"^{manifest}"):
-        for ref in list_shards(manifest):
-            read_shard(ref)
-            read_task(ref)
+        read_all(manifest)
 
 
 def test_damaged_record_is_named_with_its_place(tmp_path: Path) -> None:
