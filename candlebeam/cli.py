@@ -33,6 +33,8 @@ class _Commands(click.Group):
             _fail(str(error), 2)
         except CandlebeamError as error:
             _fail(str(error), 1)
+        except KeyboardInterrupt:
+            _fail("interrupted", _INTERRUPTED)
         except BrokenPipeError:
             # Who reads our output has seen enough; Python is not to complain at the exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -249,7 +251,11 @@ class _Interruption:
             signal.signal(number, handler)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        from candlebeam.io.cancellation import cancel_all
+
         self.asked = True
+        # Where the exception gets lost, in a callback of Beam say, the work stops all the same.
+        cancel_all()
         raise KeyboardInterrupt
 
 

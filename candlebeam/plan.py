@@ -229,8 +229,11 @@ def _plan_resumed(
     files = [f for f in found if f in known or f > last]
     covered = catalog.count_before(market, ranges, last_start) + sum(f <= last for f in found)
     late_files = max(covered - state.covered, 0) + sum(map(_is_there, state.skipped))
-    if late_files and options.rebuild_late:
-        note = f"{late_files} inputs were indexed late; the market was made again"
+    if options.rebuild_late and (late_files or state.late_trades):
+        what = f"{state.late_trades} trades came"
+        if late_files:
+            what = f"{late_files} inputs were indexed"
+        note = f"{what} late; the market was made again"
         return _plan_fresh(catalog, market, ranges, options, _Base(notes=[note], rebuilt=True))
     new = [f for f in files if f not in known]
     if not new and not any(_has_grown(f, known[f]) for f in files):

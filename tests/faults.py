@@ -12,6 +12,7 @@ import errno
 import importlib
 import json
 import logging
+import mmap
 import os
 import pkgutil
 import runpy
@@ -83,8 +84,9 @@ def failing_from(number: int, code: int = errno.ENOSPC) -> Iterator[list[int]]:
         yield failed
 
 
-def _run(arguments: list[str], at: int, signal_number: int) -> None:
+def _run(arguments: list[str], at: int, signal_number: int, calls: mmap.mmap) -> None:
     def raise_signal(count: int) -> None:
+        calls[:8] = count.to_bytes(8, "little")
         if count == at:
             os.kill(os.getpid(), signal_number)
 
@@ -96,13 +98,13 @@ def _run(arguments: list[str], at: int, signal_number: int) -> None:
         runpy.run_module("candlebeam", run_name="__main__", alter_sys=True)
 
 
-def _fork(job: dict[str, Any]) -> int:
+def _fork(job: dict[str, Any], calls: mmap.mmap) -> int:
     child = os.fork()
     if child:
         return child
     code = 1
     try:
-        _run(job["arguments"], job["at"], job["signal"])
+        _run(job["arguments"], job["at"], job["signal"], calls)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -127,20 +129,27 @@ def _load() -> None:
 
 def _serve() -> None:
     _load()
-    child = 0
+    child, calls = 0, mmap.mmap(-1, 8)  # shared with what is forked
     for line in sys.stdin:
         job = json.loads(line)
         if job["arguments"]:
-            child = _fork(job)
+            child = _fork(job, calls)
         else:
             os.kill(child, signal.SIGCONT)
         _, status = os.waitpid(child, os.WUNTRACED)
         stopped = os.WIFSTOPPED(status)
-        print(STOPPED if stopped else os.waitstatus_to_exitcode(status), flush=True)
+        code = STOPPED if stopped else os.waitstatus_to_exitcode(status)
+        print(code, int.from_bytes(calls[:8], "little"), flush=True)
 
 
 class KillHost:
-    """A running host; a context manager."""
+    """A running host; a context manager.
+
+    Attributes:
+        calls: how many calls the last run had made when it ended.
+    """
+
+    calls = 0
 
     def __enter__(self) -> KillHost:
         self._process = subprocess.Popen(
@@ -171,7 +180,9 @@ class KillHost:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        code, calls = self._process.stdout.readline().split()
+        self.calls = int(calls)
+        return int(code)
 
 
 if __name__ == "__main__":

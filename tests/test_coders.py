@@ -7,6 +7,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam import coders
+from apache_beam.pipeline import PipelineVisitor
 from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,11 +20,14 @@ from candlebeam.io.coders import (
     ShardRefCoder,
     TradeBatchCoder,
 )
+from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.read_trades import ShardPart, ShardPartCoder
 from candlebeam.io.staging import ChunkRef, ShardRef
 from candlebeam.model import CandleBlock, FileOutcome, Market, TradeBatch
 from candlebeam.outcome import MarketOutcome
+from candlebeam.pipelines.flow import FlowOptions, build_backfill
 from candlebeam.rules.candles import aggregate, empty_candles, merge
+from candlebeam.settings import CandleSettings
 from tests.in_process import pipeline
 from tests.trade_batches import MARKET, MIDNIGHT, MINUTE, ROWS, Row, batch, rows_of, same_block
 
@@ -192,3 +196,25 @@ def test_no_trades_and_no_candles_round_trip() -> None:
     assert np.array_equal(
         CandleBlockCoder().decode(CandleBlockCoder().encode(block)).candles, block.candles
     )
+
+
+def test_every_shuffle_of_a_backfill_knows_its_types() -> None:
+    """Keys that are pickled would form several groups on another runner or Python."""
+    shuffled: dict[str, Any] = {}
+
+    class Shuffles(PipelineVisitor):  # type: ignore[misc]
+        def enter_composite_transform(self, node: Any) -> None:
+            self.visit_transform(node)
+
+        def visit_transform(self, node: Any) -> None:
+            if isinstance(node.transform, beam.GroupByKey | beam.Reshuffle):
+                shuffled[node.full_label] = node.inputs[0].element_type
+
+    running = pipeline()
+    commit = CommitOptions("out", CandleSettings())
+    build_backfill(running, ["manifest"], FlowOptions(staging="staging", commit=commit))
+    running.visit(Shuffles())
+    found = {name: coders.registry.get_coder(kind) for name, kind in shuffled.items()}
+    key, value = found["CommitMarkets/GroupChunks"].coders()
+    assert (type(key), type(value)) == (MarketCoder, ChunkRefCoder)
+    assert type(found["ListShards/SpreadShards"]) is ShardRefCoder

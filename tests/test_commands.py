@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from tests.command_line import (
     run_process,
 )
 from tests.faults import KillHost
-from tests.test_kill import STEADY
+from tests.test_kill import STEADY, THREADS
 
 T0 = 1_709_337_600_000  # 2024-03-02T00:00Z
 MARKET = "RAM/BINANCE/btcusdt"
@@ -345,17 +346,23 @@ def test_staging_elsewhere_is_left_empty(work: Workspace, tmp_path: Path) -> Non
     assert_files_agree(work.out, oracle.backfill(work.archive))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGINT, STEADY), (signal.SIGINT, THREADS), (signal.SIGTERM, THREADS)],
+    ids=["Ctrl-C, one worker", "Ctrl-C, threads", "SIGTERM, threads"],
+)
 def test_interrupted_backfill_ends_cleanly_and_goes_on(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, options: tuple[object, ...]
 ) -> None:
     work = Workspace(tmp_path)
     make_archive(Random(1), listings=6, files=3, rows=20).write(work.archive)
     work.index().expect()
+    arguments = work.backfill_arguments(*options)
     with KillHost() as host:
-        for at in (5, 20, 60, 100):
-            assert host.run(work.backfill_arguments(*STEADY), at, number) == 130
-    work.backfill(*STEADY).expect()
+        for at in (5, 30, 60, 90):
+            shutil.rmtree(work.out, ignore_errors=True)
+            assert host.run(arguments, at, number) == 130
+    work.backfill(*options).expect()
     assert_files_agree(work.out, oracle.backfill(work.archive))
 
 

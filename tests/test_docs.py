@@ -300,14 +300,28 @@ def test_record_layout_is_documented(name: str) -> None:
 
 
 def test_design_names_every_module() -> None:
-    layout = next(b.text for b in blocks(read("docs/design.md")) if "candlebeam/\n" in b.text)
-    modules = {
-        path.stem
-        for path in (PROJECT / "candlebeam").rglob("*.py")
-        if not path.name.startswith("__")
-    }
-    named = set(re.findall(r"[a-z_]+", layout))
+    named = set(re.findall(r"[a-z_]+", _layout()))
+    modules = {path.stem for path in _modules()}
     assert modules <= named, f"not in the layout: {sorted(modules - named)}"
+
+
+def test_imports_point_from_the_bottom_of_the_layout_to_its_top() -> None:
+    layers = re.findall(r"^  ([a-z]+)", _layout(), re.MULTILINE)
+    for path in _modules():
+        layer = path.relative_to(PROJECT / "candlebeam").parts[0].removesuffix(".py")
+        above = layers[: layers.index(layer) + 1]
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"\s*(?:from|import) candlebeam\.(\w+)", line)
+            assert not found or found[1] in above, f"{path}: {line.strip()}"
+
+
+def _layout() -> str:
+    return next(b.text for b in blocks(read("docs/design.md")) if b.text.startswith("candlebeam/"))
+
+
+def _modules() -> list[Path]:
+    found = (PROJECT / "candlebeam").rglob("*.py")
+    return [path for path in found if not path.name.startswith("__")]
 
 
 @pytest.mark.parametrize("what", ["companion", "journal", "report", "reasons", "block", "outcome"])

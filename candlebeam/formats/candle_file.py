@@ -95,6 +95,7 @@ class ResumeState:
         inputs: the files that start at `lastInputStartTs`, in file order. They are read again.
         covered: how many files the candles cover, those included.
         skipped: folder and name of covered files that were not there, and so were left out.
+        late_trades: trades that came too late in all runs so far, and were left out.
         tail: what all other files gave to the last candle, as one record of `BLOCK_DTYPE`, or none.
         prices: the state of the prices of every candle but the last.
         exact: whether every one of these prices can be had back from its record.
@@ -104,6 +105,7 @@ class ResumeState:
     inputs: tuple[InputState, ...] = ()
     covered: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
+    late_trades: int = 0
     tail: bytes = b""
     prices: PriceState = field(default_factory=PriceState)
     exact: bool = True
@@ -116,6 +118,7 @@ class ResumeState:
             "inputs": [[i.root, i.path, i.name, i.size, i.text_bytes] for i in self.inputs],
             "coveredFiles": self.covered,
             "skippedFiles": self.skipped,
+            "lateTrades": self.late_trades,
             "tail": base64.b64encode(self.tail).decode(),
             "priceDecimals": self.prices.decimals,
             "highestPrice": self.prices.highest,
@@ -143,6 +146,7 @@ class ResumeState:
             settings=CandleSettings.from_json(values["settings"]),
             inputs=inputs,
             covered=covered,
+            late_trades=_count(values["lateTrades"]),
             skipped=tuple((_text(root), _text(path)) for root, path in values["skippedFiles"]),
             tail=tail,
             prices=PriceState(_whole(values["priceDecimals"]), float(values["highestPrice"])),
@@ -240,6 +244,12 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 62:
         raise ValueError(f"{value!r} for a whole number")
     return value
+
+
+def _count(value: Any) -> int:
+    if _whole(value) < 0:
+        raise ValueError(f"{value!r} for a number of things")
+    return int(value)
 
 
 def _text(value: Any) -> str:

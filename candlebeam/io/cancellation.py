@@ -1,11 +1,28 @@
-"""Asking the work of one run in this process to stop.
+"""Asking the work of runs in this process to stop.
 
 Workers on other machines never see it; there the runner stops them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_running: set[str] = set()
 _cancelled: set[str] = set()
+
+
+@contextmanager
+def cancellable(run: str) -> Iterator[None]:
+    """While it is open, `cancel_all` means this run too. An error that leaves it cancels it."""
+    _running.add(run)
+    try:
+        yield
+    except BaseException:
+        cancel(run)
+        raise
+    finally:
+        _running.discard(run)
 
 
 def cancel(run: str) -> None:
@@ -15,6 +32,11 @@ def cancel(run: str) -> None:
         run: the run's name, as its `FlowOptions` have it.
     """
     _cancelled.add(run)
+
+
+def cancel_all() -> None:
+    """Asks every run that is going on. Can be called from a signal handler."""
+    _cancelled.update(_running)
 
 
 def is_cancelled(run: str) -> bool:

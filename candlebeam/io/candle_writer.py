@@ -81,10 +81,14 @@ def write_anew(
         companion: gives the new companion, once all records have been taken.
     """
     os.makedirs(os.path.dirname(paths.records), exist_ok=True)
-    with open(paths.replacement, "wb") as file:
-        _write_records(file.fileno(), records)
-        file.truncate(size)
-        os.fsync(file.fileno())
+    try:
+        with open(paths.replacement, "wb") as file:
+            _write_records(file.fileno(), records)
+            file.truncate(size)
+            os.fsync(file.fileno())
+    except BaseException:
+        remove(paths.replacement)
+        raise
     if os.path.exists(paths.companion):
         _decide(paths, Journal(companion(), replaces=True))
     else:

@@ -21,7 +21,7 @@ _COLUMNS = ("ts", "price", "size", "buy", "liquidation")
 _COLUMN_TYPES = (np.int64, np.float64, np.float64, np.uint8, np.uint8)
 
 
-class _JsonCoder(coders.Coder):  # type: ignore[misc]
+class _JsonCoder(coders.Coder):
     """Values as one line of JSON; equal values give equal bytes."""
 
     def to_values(self, value: Any) -> Any:
@@ -80,7 +80,7 @@ class MarketOutcomeCoder(_JsonCoder):
         return MarketOutcome(**values)
 
 
-class _FrameCoder(coders.Coder):  # type: ignore[misc]
+class _FrameCoder(coders.Coder):
     """A line of JSON, then the bytes of arrays."""
 
     def is_deterministic(self) -> bool:

@@ -21,7 +21,7 @@ from candlebeam.outcome import AGAIN, MarketOutcome
 COMMIT_THREADS = 3
 
 
-class CommitMarkets(beam.PTransform):  # type: ignore[misc]
+class CommitMarkets(beam.PTransform):
     """Groups chunks by market and commits each market once.
 
     In: a PCollection of (`Market`, `ChunkRef`), every chunk of a market's task among them. Out: a
@@ -46,7 +46,7 @@ class CommitMarkets(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class _CommitFn(beam.DoFn):  # type: ignore[misc]
+class _CommitFn(beam.DoFn):
     def __init__(self, staging: Staging, options: CommitOptions, run: str) -> None:
         self._staging, self._options, self._run = staging, options, run
         self._pending: list[Future[MarketOutcome]] = []

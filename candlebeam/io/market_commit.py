@@ -145,6 +145,8 @@ class _Commit:
                 inputs=self._inputs(),
                 covered=self._task.covered,
                 skipped=self._skipped(),
+                late_trades=self._outcome.late_trades
+                + (old.state.late_trades if old and old.state else 0),
                 tail=self._new_tail(),
                 prices=prices,
                 exact=self._exact,

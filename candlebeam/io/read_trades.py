@@ -37,7 +37,7 @@ class ShardPart(NamedTuple):
     error: str = ""
 
 
-class ShardPartCoder(coders.Coder):  # type: ignore[misc]
+class ShardPartCoder(coders.Coder):
     """`ShardPart`, pickled: it crosses a stage only where a runner does not fuse the reading."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class ShardPartCoder(coders.Coder):  # type: ignore[misc]
 coders.registry.register_coder(ShardPart, ShardPartCoder)
 
 
-class ListShards(beam.PTransform):  # type: ignore[misc]
+class ListShards(beam.PTransform):
     """Paths of manifests to the shards in them, spread over the workers.
 
     In: a PCollection of `str`. Out: a PCollection of `ShardRef`.
@@ -70,7 +70,7 @@ class ListShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class FindStaged(beam.PTransform):  # type: ignore[misc]
+class FindStaged(beam.PTransform):
     """Tells shards that an earlier run has finished from those that are to be read.
 
     In: a PCollection of `ShardRef`. Out: two PCollections, `to_read` of `ShardRef` and `staged` of
@@ -94,7 +94,7 @@ class FindStaged(beam.PTransform):  # type: ignore[misc]
         return found
 
 
-class _FindStagedFn(beam.DoFn):  # type: ignore[misc]
+class _FindStagedFn(beam.DoFn):
     def __init__(self, staging: Staging, run: str) -> None:
         self._staging, self._run = staging, run
 
@@ -109,7 +109,7 @@ class _FindStagedFn(beam.DoFn):  # type: ignore[misc]
             yield ref
 
 
-class ReadTrades(beam.PTransform):  # type: ignore[misc]
+class ReadTrades(beam.PTransform):
     """Reads the trade logs of shards.
 
     In: a PCollection of `ShardRef`. Out: a PCollection of (`ShardPart`, `TradeBatch`), the batches
@@ -130,7 +130,7 @@ class ReadTrades(beam.PTransform):  # type: ignore[misc]
         return shards | "ReadShards" >> read.with_output_types(tuple[ShardPart, TradeBatch])
 
 
-class _ReadShardFn(beam.DoFn):  # type: ignore[misc]
+class _ReadShardFn(beam.DoFn):
     def __init__(self, rejects: str | None, run: str) -> None:
         self._rejects, self._run = rejects, run
 

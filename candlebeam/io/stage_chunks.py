@@ -15,7 +15,7 @@ from candlebeam.model import CandleBlock, Market
 from candlebeam.rules.candles import CandleMerger, empty_candles
 
 
-class StageChunks(beam.PTransform):  # type: ignore[misc]
+class StageChunks(beam.PTransform):
     """Merges the candles of each shard and puts them on disk as a chunk.
 
     In: a PCollection of (`ShardPart`, `CandleBlock` or `CandlebeamError`); the parts of a shard
@@ -37,7 +37,7 @@ class StageChunks(beam.PTransform):  # type: ignore[misc]
         return candles | "WriteChunks" >> write.with_output_types(tuple[Market, ChunkRef])
 
 
-class _StageChunkFn(beam.DoFn):  # type: ignore[misc]
+class _StageChunkFn(beam.DoFn):
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._parts = 0

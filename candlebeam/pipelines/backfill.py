@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from candlebeam.catalog import Catalog, SymbolRange
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candle_file import CandlePaths
-from candlebeam.io.cancellation import cancel
+from candlebeam.io.cancellation import cancellable
 from candlebeam.io.candle_writer import recover
 from candlebeam.io.early_chunks import EarlyChunks, working_early
 from candlebeam.io.market_commit import CommitOptions
@@ -175,29 +175,25 @@ class _Backfill:
         rejects = self._plan_options.rejects or None
         early = EarlyChunks(run, manifests, self._staging, request.settings, rejects)
         threads = early_threads(list(request.beam_arguments), request.runner_config)
-        try:
-            with working_early(early, run, threads):
-                with without_warnings():
-                    from candlebeam.pipelines.flow import FlowOptions, build_backfill
-                    from candlebeam.pipelines.runner import run_pipeline
-                options = FlowOptions(
-                    staging=self._staging.path,
-                    commit=CommitOptions(
-                        out=self._out,
-                        settings=request.settings,
-                        rebuild_late=request.late == "rebuild",
-                        skip_missing=request.skip_missing,
-                    ),
-                    rejects=rejects,
-                    run=run,
-                )
-                run_pipeline(
-                    _beam_options(request),
-                    lambda pipeline: build_backfill(pipeline, manifests, options),
-                )
-        except BaseException:
-            cancel(run)
-            raise
+        with cancellable(run), working_early(early, run, threads):
+            with without_warnings():
+                from candlebeam.pipelines.flow import FlowOptions, build_backfill
+                from candlebeam.pipelines.runner import run_pipeline
+            options = FlowOptions(
+                staging=self._staging.path,
+                commit=CommitOptions(
+                    out=self._out,
+                    settings=request.settings,
+                    rebuild_late=request.late == "rebuild",
+                    skip_missing=request.skip_missing,
+                ),
+                rejects=rejects,
+                run=run,
+            )
+            run_pipeline(
+                _beam_options(request),
+                lambda pipeline: build_backfill(pipeline, manifests, options),
+            )
 
     def _clean_up(self) -> None:
         """Removes what is made on the way, but for chunks that another run can use."""

@@ -14,7 +14,7 @@ from candlebeam.rules.candles import aggregate, fill_gaps
 K = TypeVar("K")
 
 
-class TradesToCandles(beam.PTransform):  # type: ignore[misc]
+class TradesToCandles(beam.PTransform):
     """Puts the trades of each batch into candles.
 
     In: a PCollection of (any key, `TradeBatch`). Out: a PCollection of (that key, `CandleBlock`),
@@ -56,7 +56,7 @@ class TradesToCandles(beam.PTransform):  # type: ignore[misc]
         return trades | "WindowIntoCandles" >> beam.Map(window).with_output_types(tuple[Any, Any])
 
 
-class FillGaps(beam.PTransform):  # type: ignore[misc]
+class FillGaps(beam.PTransform):
     """Adds an empty candle for every one that is missing within each block.
 
     In and out: a PCollection of (any key, `CandleBlock`).

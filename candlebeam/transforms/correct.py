@@ -14,7 +14,7 @@ from candlebeam.rules.corrections import CORRECTIONS, check_corrections, correct
 K = TypeVar("K")
 
 
-class CorrectTrades(beam.PTransform):  # type: ignore[misc]
+class CorrectTrades(beam.PTransform):
     """Puts right what is known to be wrong in recorded trades.
 
     In and out: a PCollection of (any key, `TradeBatch`); keys and order stay.
