@@ -136,7 +136,8 @@ def _serve() -> None:
             child = _fork(job, calls)
         else:
             os.kill(child, signal.SIGCONT)
-        _, status = os.waitpid(child, os.WUNTRACED)
+        # Somebody else may stop it as well, which is no answer.
+        _, status = os.waitpid(child, os.WUNTRACED if job["signal"] == signal.SIGSTOP else 0)
         stopped = os.WIFSTOPPED(status)
         code = STOPPED if stopped else os.waitstatus_to_exitcode(status)
         print(code, int.from_bytes(calls[:8], "little"), flush=True)

@@ -217,8 +217,9 @@ def test_sum_that_wraps_is_found_though_it_wraps_back(
     buy: int, liquidation: int, include: bool
 ) -> None:
     row = Row(MIDNIGHT, 9e12, 1.0, buy, liquidation)
+    assert 3 * quote_volume(row) % 2**64 < 2**63 < 2 * quote_volume(row)
     with pytest.raises(RangeError, match="does not fit in 64 bits"):
-        aggregate(batch([row] * 4), MINUTE, include_liquidations=include)
+        aggregate(batch([row] * 3), MINUTE, include_liquidations=include)
 
 
 @pytest.mark.parametrize(("buy", "liquidation"), [(0, 0), (1, 0), (0, 1), (1, 1)])
@@ -266,7 +267,10 @@ def test_merger_gives_the_same_whenever_it_merges_between() -> None:
     """Enough candles for it to merge what has come before the end, several times."""
     starts = [MIDNIGHT + n * 20_000 * 60_000 for n in (0, 1, 2, 1, 3, 4, 0, 5, 6, 7)]
     blocks = [CandleBlock(MARKET, MINUTE, empty_candles(start, 21_000)) for start in starts]
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        # All traded at the same time: the order of the blocks alone tells open and close.
+        block.candles["first_ts"] = block.candles["last_ts"] = block.candles["time"]
+        block.candles["open"] = block.candles["close"] = number
         block.candles["buy_count"] = 1
     merger = CandleMerger()
     for block in blocks:

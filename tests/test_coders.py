@@ -202,7 +202,7 @@ def test_every_shuffle_of_a_backfill_knows_its_types() -> None:
     """Keys that are pickled would form several groups on another runner or Python."""
     shuffled: dict[str, Any] = {}
 
-    class Shuffles(PipelineVisitor):  # type: ignore[misc]
+    class Shuffles(PipelineVisitor):
         def enter_composite_transform(self, node: Any) -> None:
             self.visit_transform(node)
 

@@ -12,7 +12,7 @@ from apache_beam import coders, pvalue
 from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
 from candlebeam.io.durable import cannot_write
-from candlebeam.io.early_chunks import early_chunks
+from candlebeam.io.early_workers import early_workers
 from candlebeam.io.make_chunk import keep_rejects, open_reader
 from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
 from candlebeam.model import FileOutcome, Market, TradeBatch
@@ -78,7 +78,7 @@ class FindStaged(beam.PTransform):
 
     Args:
         staging: the staging folder.
-        run: the run's name, to know of chunks that were made early (`io.early_chunks`).
+        run: the run's name, to know of chunks that were made early (`io.early_workers`).
     """
 
     def __init__(self, *, staging: str, run: str = "") -> None:
@@ -100,7 +100,7 @@ class _FindStagedFn(beam.DoFn):
 
     def process(self, ref: ShardRef) -> Iterator[Any]:
         shard = read_shard(ref)
-        early = early_chunks(self._run)
+        early = early_workers(self._run)
         made_early = early is not None and early.has_made(shard)
         if made_early or self._staging.find_chunk(shard):
             found = ChunkRef(ref, shard.ordinal, shard.name, reused=not made_early)

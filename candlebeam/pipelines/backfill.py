@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candle_file import CandlePaths
 from candlebeam.io.cancellation import cancellable
 from candlebeam.io.candle_writer import recover
-from candlebeam.io.early_chunks import EarlyChunks, working_early
+from candlebeam.io.early_workers import EarlyWorkers, working_early
 from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.staging import Staging
 from candlebeam.model import Market
@@ -22,7 +23,7 @@ from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.progress import Progress
 from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.report import Report
-from candlebeam.pipelines.runner_config import early_threads
+from candlebeam.pipelines.runner_config import early_worker_count
 from candlebeam.plan import DEFAULT_SHARD_BYTES, PlannedMarket, PlanOptions, plan_market
 from candlebeam.settings import CandleSettings, digest
 
@@ -163,37 +164,46 @@ class _Backfill:
             size += sum(shard.bytes for shard in found.shards)
         manifests = plan.close()
         if planned:
-            with self._progress.watching(self._staging, shards, size, len(planned)):
-                self._run_pipeline(manifests)
+            run = uuid.uuid4().hex
+            with (
+                cancellable(run),
+                self._working_early(run, manifests),
+                self._progress.watching(self._staging, shards, size, len(planned)),
+            ):
+                self._run_pipeline(run, manifests)
             for market in planned:
                 lost = MarketOutcome(str(market)).fail("the run ended without it")
                 self._outcomes[market] = self._staging.read_outcome(market) or lost
         return planned
 
-    def _run_pipeline(self, manifests: list[str]) -> None:
-        request, run = self._request, uuid.uuid4().hex
-        rejects = self._plan_options.rejects or None
-        early = EarlyChunks(run, manifests, self._staging, request.settings, rejects)
-        threads = early_threads(list(request.beam_arguments), request.runner_config)
-        with cancellable(run), working_early(early, run, threads):
-            with without_warnings():
-                from candlebeam.pipelines.flow import FlowOptions, build_backfill
-                from candlebeam.pipelines.runner import run_pipeline
-            options = FlowOptions(
-                staging=self._staging.path,
-                commit=CommitOptions(
-                    out=self._out,
-                    settings=request.settings,
-                    rebuild_late=request.late == "rebuild",
-                    skip_missing=request.skip_missing,
-                ),
-                rejects=rejects,
-                run=run,
-            )
-            run_pipeline(
-                _beam_options(request),
-                lambda pipeline: build_backfill(pipeline, manifests, options),
-            )
+    def _working_early(self, run: str, manifests: list[str]) -> AbstractContextManager[None]:
+        request = self._request
+        workers = EarlyWorkers(
+            run, manifests, self._staging, request.settings, self._plan_options.rejects or None
+        )
+        count = early_worker_count(list(request.beam_arguments), request.runner_config)
+        return working_early(workers, run, count)
+
+    def _run_pipeline(self, run: str, manifests: list[str]) -> None:
+        with without_warnings():
+            from candlebeam.pipelines.flow import FlowOptions, build_backfill
+            from candlebeam.pipelines.runner import run_pipeline
+        request = self._request
+        options = FlowOptions(
+            staging=self._staging.path,
+            commit=CommitOptions(
+                out=self._out,
+                settings=request.settings,
+                rebuild_late=request.late == "rebuild",
+                skip_missing=request.skip_missing,
+            ),
+            rejects=self._plan_options.rejects or None,
+            run=run,
+        )
+        run_pipeline(
+            _beam_options(request),
+            lambda pipeline: build_backfill(pipeline, manifests, options),
+        )
 
     def _clean_up(self) -> None:
         """Removes what is made on the way, but for chunks that another run can use."""

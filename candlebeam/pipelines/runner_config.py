@@ -29,7 +29,8 @@ def load_runner_config(path: str) -> list[str]:
             values = yaml.safe_load(file)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # The last three come from values that are not what their form or their tag says.
         raise UsageError(f"{path}: expected YAML, found {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected a mapping of Beam options, found {_kind(values)}")
@@ -46,8 +47,8 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-def early_threads(arguments: list[str], config: str | None) -> int:
-    """How many threads may read before Beam is there: one a core, none where Beam decides alone.
+def early_worker_count(arguments: list[str], config: str | None) -> int:
+    """How many processes may read before Beam is there: one a core, none where Beam decides alone.
 
     Beam decides where the run is given any option of how to run.
     """
