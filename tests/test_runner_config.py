@@ -10,7 +10,7 @@ from candlebeam.errors import UsageError
 from candlebeam.pipelines.runner import beam_options, runs_in_process
 from candlebeam.pipelines.runner_config import (
     available_cores,
-    early_threads,
+    early_worker_count,
     load_runner_config,
     option_names,
 )
@@ -156,11 +156,11 @@ def test_option_that_beam_does_not_know_is_wrong_usage(
 
 
 def test_reading_begins_early_only_where_beam_is_given_no_choice_to_make() -> None:
-    assert early_threads([], None) == available_cores()
-    assert early_threads(["--save_main_session"], None) == available_cores()
+    assert early_worker_count([], None) == available_cores()
+    assert early_worker_count(["--save_main_session"], None) == available_cores()
     for argument in ("--runner=X", "--direct_num_workers=1", "--direct_running_mode=in_memory"):
-        assert early_threads([argument], None) == 0
-    assert early_threads([], DIRECT) == 0
+        assert early_worker_count([argument], None) == 0
+    assert early_worker_count([], DIRECT) == 0
 
 
 def test_direct_config_is_what_is_done_without_one() -> None:
