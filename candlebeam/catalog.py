@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.model import Market
+from candlebeam.market import Market
 from candlebeam.rules.symbols import symbol_eras
 
 SCHEMA_VERSION = 1

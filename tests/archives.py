@@ -97,7 +97,7 @@ EDGES = (
 
 REGIMES = ("plain", "noise", "tiny", "huge", "limit", "wild")
 _FIXED = {
-    "noise": ("100.10000000000001", "99.89999999999999", "100.30000000000001", "101.7"),
+    "noise": ("100.10000000000001", "99.89999999999999", "12345.678912", "101.7"),
     "tiny": ("5e-7", "9.81e-8", "0.0000067999", "1.2345e-6", "6.8e-06", ".0000051"),
     "huge": ("95000000", "214748.3647", "214748.36475", "3141592653.5", "2147483647", "9E9"),
     "limit": ("214748.3646", "214748.3647", "21474.83647", "0.0001", "0.00005", "214748"),
@@ -370,6 +370,28 @@ def make_archive(
     for path in NOISE:
         if rng.randrange(6) == 0:
             archive.files[path] = b"1704067200000 1 1 1\n"
+    return archive
+
+
+def edges_archive(rng: Random) -> Archive:
+    """Trades on both sides of every edge of a correction, for every exchange that has one."""
+    archive = Archive()
+    for exchange in ("BITFINEX", "OKEX", "BITMEX"):
+        for edge in EDGES[1:5]:
+            rows = [
+                f"{edge + step} {rng.uniform(1e4, 1e5)!r} {rng.uniform(1e7, 2e7)!r} {side} {forced}"
+                for step in (-60_000, -1, 0, 1, 60_000)
+                for side in (0, 1)
+                for forced in (0, 1)
+            ]
+            start = edge - edge % (4 * HOUR)
+            path = f"RAM/btc/{exchange}/x{edge}/{file_name(start)}"
+            archive.files[path] = "\n".join(rows).encode()
+    # Volumes so large that the last bit of a quotient shows.
+    rows = [
+        f"{EDGES[1] + MINUTE * n} 99999.5 {rng.uniform(5e7, 8e7)!r} {n % 2} 1" for n in range(60)
+    ]
+    archive.files["RAM/btc/OKEX/large/2019-11-05-04"] = "\n".join(rows).encode()
     return archive
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from candlebeam.io.staging import ShardRef, Staging, list_shards
-from candlebeam.model import InputFile, Market
+from candlebeam.model import FileOutcome, InputFile, Market
 from candlebeam.plan import MarketTask, Shard
 from tests.trade_batches import MARKET, MIDNIGHT, Row
 
@@ -53,3 +53,12 @@ def write_manifest(
         writer.add(task, shards)
     (manifest,) = writer.close()
     return manifest, list_shards(manifest)
+
+
+def outcomes_of(shard: Shard) -> list[FileOutcome]:
+    """Its files as a reader would have seen them."""
+    found = []
+    for file in shard.files:
+        stat = Path(file.path).stat()
+        found.append(FileOutcome(file.path, file.path, stat.st_size, stat.st_mtime_ns))
+    return found

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests import oracle
 from tests.agreement import assert_files_agree, assert_report_agrees
-from tests.archives import Archive, archives, make_archive
+from tests.archives import Archive, archives, edges_archive, make_archive
 from tests.command_line import Workspace, contents
 
 
@@ -28,6 +28,15 @@ def write(folder: Path, archive: Archive) -> Workspace:
 @pytest.mark.parametrize("seed", range(8))
 def test_backfill_equals_oracle(tmp_path: Path, seed: int) -> None:
     work = write(tmp_path, large_archive(seed))
+    answers = oracle.backfill(work.archive)
+    work.index().expect()
+    outcome = work.backfill()
+    assert_files_agree(work.out, answers)
+    assert_report_agrees(outcome, answers)
+
+
+def test_edges_of_corrections_equal_oracle(tmp_path: Path) -> None:
+    work = write(tmp_path, edges_archive(Random(0)))
     answers = oracle.backfill(work.archive)
     work.index().expect()
     outcome = work.backfill()

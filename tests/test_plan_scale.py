@@ -25,19 +25,21 @@ LARGEST = 60_376
 OTHERS = (FILES - LARGEST) // (MARKETS - 1)
 STATM = Path("/proc/self/statm")
 
-_MADE_UP = f"""
+_MADE_UP = """
     WITH RECURSIVE
-        market(number) AS (VALUES (0) UNION ALL SELECT number + 1 FROM market
-            WHERE number < {MARKETS - 1}),
-        hour(number) AS (VALUES (0) UNION ALL SELECT number + 1 FROM hour
-            WHERE number < {LARGEST - 1})
+        market(number) AS (
+            VALUES (:first) UNION ALL SELECT number + 1 FROM market WHERE number < :last
+        ),
+        hour(number) AS (
+            VALUES (0) UNION ALL SELECT number + 1 FROM hour WHERE number < :files - 1
+        )
     INSERT INTO files
     SELECT 1,
         printf('RAM/bucket/EX%d/symbol%03d/', market.number / 100, market.number)
             || strftime('%Y-%m-%d-%H', hour.number * 3600, 'unixepoch') || '.gz',
         'RAM', 'EX' || market.number / 100, printf('symbol%03d', market.number),
         hour.number * 3600000, '.gz', 250000
-    FROM market JOIN hour ON hour.number < iif(market.number, {OTHERS}, {LARGEST})
+    FROM market CROSS JOIN hour
 """
 
 
@@ -53,7 +55,8 @@ def make_up_catalog(path: str) -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("INSERT INTO roots VALUES (1, '/archive')")
-        db.execute(_MADE_UP)
+        db.execute(_MADE_UP, {"first": 0, "last": 0, "files": LARGEST})
+        db.execute(_MADE_UP, {"first": 1, "last": MARKETS - 1, "files": OTHERS})
     db.close()
 
 
