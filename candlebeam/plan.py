@@ -271,7 +271,7 @@ def _known_inputs(
         moved = [f for f in group if f.path == state.path]
         if file is None and len(moved) == 1:
             file = moved[0]
-        if file is None:
+        if file is None or file in known:
             raise CandlebeamError(
                 f"{state.path}, the input that the candles end with, is not in the catalog;"
                 " index it, or use --force to make the market from what is there"

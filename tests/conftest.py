@@ -9,7 +9,14 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("gate", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile(
+    "gate",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    # A busy machine is no fault of a test.
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile(
     "deep",
     max_examples=2_000,

@@ -59,12 +59,8 @@ class Archive:
             size = (self.root / FOLDER / name).stat().st_size
             path = f"{FOLDER}/{name.removesuffix('.gz')}"
             inputs.append(InputState(str(self.root), path, name, size, size // 2))
-        state = replace(
-            STATE,
-            inputs=tuple(inputs),
-            covered=covered,
-            **changes,  # type: ignore[arg-type]
-        )
+        state = replace(STATE, inputs=tuple(inputs), covered=covered)
+        state = replace(state, **changes)  # type: ignore[arg-type]
         companion = replace(
             companion_of(3, state=state), last_input_start_ts=MIDNIGHT + hour * HOUR
         )

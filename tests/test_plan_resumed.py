@@ -143,6 +143,18 @@ def test_archive_that_has_moved_is_known_by_its_paths(archive: Archive) -> None:
         assert moved.plan() == PlannedMarket(MARKET, records=3)
 
 
+def test_two_last_inputs_are_not_taken_for_one_that_has_moved(archive: Archive) -> None:
+    archive.add(*hours(1))
+    companion = archive.commit(*hours(1), covered=2)
+    assert companion.state is not None
+    (seen,) = companion.state.inputs
+    elsewhere = tuple(replace(seen, root=root) for root in ("/one", "/two"))
+    archive.commit(*hours(1), covered=2, inputs=elsewhere[:1])
+    assert archive.plan().error is None
+    archive.commit(*hours(1), covered=2, inputs=elsewhere)
+    assert "the input that the candles end with, is not in the catalog" in str(archive.plan().error)
+
+
 def test_last_input_that_is_not_indexed_is_an_error(archive: Archive) -> None:
     archive.add(*hours(0, 1))
     archive.commit(*hours(1), covered=2)

@@ -113,7 +113,11 @@ def test_manifest_that_is_cut_anywhere_is_an_error_that_names_it(tmp_path: Path)
             list_shards(manifest)
 
 
-@pytest.mark.parametrize("data", [b"", b"CBPLAN01", b"x" * 100, b"CBPLAN01" + b"x" * 100], ids=repr)
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"CBPLAN01", b"x" * 100, b"CBPLAN01" + b"x" * 100],
+    ids=lambda data: repr(data[:12]),
+)
 def test_what_is_no_manifest_is_an_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "manifest"
     path.write_bytes(data)
