@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,7 @@ class Bench:
     def prepare(self) -> None:
         """Build the archive and index it."""
         subprocess.run(_module("datasets", self.data), check=True, stdout=subprocess.DEVNULL)
-        _remove(self.work)
-        self.work.mkdir(parents=True)
+        self.work.mkdir()
         measure(_candlebeam("index", self.root, "--db", self.database))
 
     def rows(self) -> Iterator[Row]:
@@ -161,14 +161,14 @@ def _run_set(bench: Bench, turns: int, results: Results) -> None:
 def run(sets: Sequence[str], turns: int) -> Results:
     """Time every row of these data sets `turns` times, and `candlebeam --help`."""
     results = Results(_use_cores(CORES), os.getloadavg()[0])
-    work = cache_folder() / "work"
-    for data in sets:
-        _run_set(Bench(data, work), turns, results)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=cache_folder()) as work:
+        for data in sets:
+            _run_set(Bench(data, Path(work)), turns, results)
     help_row = Row(report.HELP, _candlebeam("--help"))
     _time("no data", help_row)
     for _ in range(turns):
         results.add("no data", help_row.name, _time("no data", help_row))
-    _remove(work)
     return results
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from candlebeam.catalog import Catalog, CatalogFile, SymbolRange
 from candlebeam.errors import CandlebeamError, FormatError
-from candlebeam.formats.candle_file import (
+from candlebeam.formats.companion import (
     CandlePaths,
     Companion,
     InputState,

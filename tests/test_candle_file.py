@@ -10,14 +10,9 @@ import pytest
 
 import candlebeam
 from candlebeam.errors import FormatError, PriceScaleError, RangeError, UsageError
-from candlebeam.formats.candle_file import (
-    RECORD_DTYPE,
-    CandlePaths,
-    Companion,
-    Journal,
-    encode_candles,
-    open_candles,
-)
+from candlebeam.formats.candle_file import open_candles
+from candlebeam.formats.candle_records import RECORD_DTYPE, encode_candles
+from candlebeam.formats.companion import CandlePaths, Companion, Journal
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, Market
 from candlebeam.rules.candles import aggregate, fill_gaps
 from candlebeam.rules.price_scale import PriceScale

@@ -33,7 +33,8 @@ import click
 import pytest
 
 from candlebeam.cli import main
-from candlebeam.formats.candle_file import RECORD_DTYPE, Companion, Journal, ResumeState
+from candlebeam.formats.candle_records import RECORD_DTYPE
+from candlebeam.formats.companion import Companion, Journal, ResumeState
 from candlebeam.formats.trade_rows import REASONS
 from candlebeam.model import BLOCK_DTYPE, FileOutcome, Market, Timeframe
 from candlebeam.outcome import MarketOutcome

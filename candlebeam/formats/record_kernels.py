@@ -1,6 +1,6 @@
 """The loop that lays out candle records, compiled.
 
-Records are written through two views of one array of `candle_file.RECORD_DTYPE`: int32 of shape
+Records are written through two views of one array of `candle_records.RECORD_DTYPE`: int32 of shape
 (records, 14) and int64 of shape (records, 7).
 """
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.candle_file import (
-    RECORD_DTYPE,
+from candlebeam.formats.candle_records import RECORD_DTYPE
+from candlebeam.formats.companion import (
     CandlePaths,
     Companion,
     Journal,

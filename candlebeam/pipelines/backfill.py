@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from candlebeam.catalog import Catalog, SymbolRange
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.candle_file import CandlePaths
+from candlebeam.formats.companion import CandlePaths
 from candlebeam.io.cancellation import cancellable
 from candlebeam.io.candle_writer import recover
 from candlebeam.io.early_workers import EarlyWorkers, working_early
