@@ -1,5 +1,7 @@
 """Timing of whole processes: a fresh interpreter each, the memory of all their children counted.
 
+It reads /proc, so it needs Linux.
+
 This module and `benchmarks.run` import nothing large: on Linux a process's peak memory begins with
 that of the process which started it.
 """
@@ -9,7 +11,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,11 +30,13 @@ class Measured:
         wall: seconds from start to end.
         cpu: seconds of processor time, user and system, of the process and its children.
         peak: bytes; the greatest memory (RSS) that the process and its children held together.
+        others: the share of the cores' time that other programs took meanwhile, 0 to 1.
     """
 
     wall: float
     cpu: float
     peak: int
+    others: float
 
 
 class CommandFailed(RuntimeError):
@@ -66,6 +69,21 @@ def tree_memory(pid: int) -> int:
     return total
 
 
+def _busy_seconds() -> float:
+    """Seconds of work, whoever's, that the cores this process may use have done since they began.
+
+    Time that a virtual machine's host took away counts as work of others.
+    """
+    names = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *times = line.split()
+        if name in names:
+            user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, times[:8])
+            ticks += user + nice + system + sum(interrupts_and_stolen)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class _Watch(threading.Thread):
     """Looks at a process tree's memory until told to stop, and keeps the greatest."""
 
@@ -92,6 +110,7 @@ def measure(command: Sequence[str]) -> Measured:
     """
     os.sync()  # What an earlier command left to be written is not this one's burden.
     with tempfile.TemporaryFile() as output:
+        busy = _busy_seconds()
         started = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -104,6 +123,7 @@ def measure(command: Sequence[str]) -> Measured:
         watch.start()
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
+        busy = _busy_seconds() - busy
         process.returncode = os.waitstatus_to_exitcode(status)
         watch.stop()
         if process.returncode:
@@ -112,9 +132,11 @@ def measure(command: Sequence[str]) -> Measured:
             raise CommandFailed(
                 f"{shlex.join(command)} ended with {process.returncode}:\n{tail.strip()}"
             )
-    unit = 1 if sys.platform == "darwin" else 1024
+    cpu = used.ru_utime + used.ru_stime
+    available = wall * len(os.sched_getaffinity(0))
     return Measured(
         wall=wall,
-        cpu=used.ru_utime + used.ru_stime,
-        peak=max(used.ru_maxrss * unit, watch.peak),
+        cpu=cpu,
+        peak=max(used.ru_maxrss * 1024, watch.peak),
+        others=max(busy - cpu, 0.0) / available,
     )

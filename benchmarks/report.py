@@ -28,6 +28,9 @@ _READS_ALL = (BACKFILL, DUCKDB, POLARS, DECOMPRESS_64K, DECOMPRESS_1M)
 
 PACKAGES = ("candlebeam", "apache-beam", "numba", "numpy", "isal", "duckdb", "polars")
 
+QUIET = 0.05
+"""The share of the cores' time that other programs may take before the report warns of it."""
+
 _MEMORY_LIMIT = 600e6
 
 
@@ -38,11 +41,9 @@ class Results:
     Attributes:
         runs: by data set and row of the table, the counted runs, in the order they were made.
         built: by data set, what it holds.
-        load: the machine's load average when the run began: how busy it was with other things.
     """
 
     cores: int
-    load: float
     runs: dict[tuple[str, str], list[Measured]] = field(default_factory=dict)
     built: dict[str, Built] = field(default_factory=dict)
 
@@ -193,10 +194,14 @@ def _machine(results: Results) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     return (
         f"{_processor()}, {platform.machine()}, {results.cores} cores used, {memory:.0f} GiB of "
-        f"memory, {platform.system()} {platform.release().split('-')[0]}, load average when it "
-        f"began: {results.load:.1f}"
+        f"memory, {platform.system()} {platform.release().split('-')[0]}"
     )
 
+
+_WARNING = (
+    ". **The machine was not quiet: no verdict on a wall clock below can be relied on; ratios of "
+    "processor time can**"
+)
 
 _REPORT = """\
 # Benchmark results
@@ -207,6 +212,7 @@ Written by `make bench BENCH_ARGS=--write`; README.md beside this file says how 
 - Machine: {machine}
 - Python {python}; {packages}
 - Counted runs of each row: {counts}, after one that is not counted
+- Other programs meanwhile: {others:.0%} of the cores' time in the median run{warning}
 
 ## The figures to reach
 
@@ -231,6 +237,7 @@ _DATA_HEAD = ("data set", "files", "trades", "candles", "text MB", "gzip MB")
 
 def render(results: Results) -> str:
     """The report, as Markdown."""
+    others = median(run.others for runs in results.runs.values() for run in runs)
     counts = sorted({len(runs) for runs in results.runs.values()}, reverse=True)
     return _REPORT.format(
         day=datetime.now(timezone.utc),
@@ -238,6 +245,8 @@ def render(results: Results) -> str:
         python=platform.python_version(),
         packages=", ".join(map(_version, PACKAGES)),
         counts=" or ".join(map(str, counts)),
+        others=others,
+        warning=_WARNING if others > QUIET else "",
         targets=_table(_TARGET_HEAD, _target_rows(results)),
         measured=_table(_MEASURED_HEAD, _measured_rows(results)),
         data=_table(_DATA_HEAD, _data_rows(results.built)),

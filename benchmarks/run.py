@@ -109,7 +109,7 @@ def _time(data: str, row: Row) -> Measured:
     measured = measure(row.command)
     _say(
         f"{data}: {row.name}: {measured.wall:.2f} s, {measured.cpu:.2f} s of CPU, "
-        f"{measured.peak / 1e6:.0f} MB"
+        f"{measured.peak / 1e6:.0f} MB, other programs {measured.others:.0%}"
     )
     return measured
 
@@ -160,7 +160,7 @@ def _run_set(bench: Bench, turns: int, results: Results) -> None:
 
 def run(sets: Sequence[str], turns: int) -> Results:
     """Time every row of these data sets `turns` times, and `candlebeam --help`."""
-    results = Results(_use_cores(CORES), os.getloadavg()[0])
+    results = Results(_use_cores(CORES))
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=cache_folder()) as work:
         for data in sets:
@@ -173,9 +173,7 @@ def run(sets: Sequence[str], turns: int) -> Results:
 
 
 def _use_cores(count: int) -> int:
-    """Keep this process and those it starts on so many cores, where the system lets us."""
-    if not hasattr(os, "sched_setaffinity"):
-        return os.cpu_count() or 1
+    """Keep this process and those it starts on so many cores."""
     chosen = sorted(os.sched_getaffinity(0))[:count]
     os.sched_setaffinity(0, chosen)
     return len(chosen)

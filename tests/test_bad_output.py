@@ -88,7 +88,7 @@ def test_disk_that_gets_full_while_candles_are_added(
     shutil.copytree(work.out, tmp_path / "before")
     sync(work.archive, next(steps))
     work.index().expect()
-    for number in count(1, 6):
+    for number in count(1, 9):
         shutil.rmtree(work.out)
         shutil.copytree(tmp_path / "before", work.out)
         with failing_from(number) as failed:

@@ -21,7 +21,7 @@ from candlebeam.errors import Cancelled
 from candlebeam.formats import gzip_text
 from candlebeam.formats.trade_log import FileRejects, RejectedRow, TradeLogReader, twin
 from candlebeam.model import FileOutcome, InputFile, Market, TradeBatch
-from tests.oracle import gunzip
+from tests.slow_gzip import gunzip
 from tests.trade_log_rules import Trade, read_text, unzip
 
 MARKET = Market("RAM", "BINANCE", "btcusdt")

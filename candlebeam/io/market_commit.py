@@ -249,8 +249,10 @@ class _Commit:
 
     def _skipped(self) -> tuple[tuple[str, str], ...]:
         """Inputs that are covered though they were not there, by folder and name without `.gz`."""
-        missing = (os.path.split(path.removesuffix(".gz")) for path in self._outcome.missing)
-        return tuple(sorted({*self._task.skipped, *missing}))
+        files = [file for chunk in self._chunks for file in chunk.files]
+        names = [os.path.split(file.path.removesuffix(".gz")) for file in files]
+        missing = {name for name, file in zip(names, files, strict=True) if is_missing(file)}
+        return tuple(sorted({*self._task.skipped, *missing} - (set(names) - missing)))
 
     def _block(self, candles: Records) -> CandleBlock:
         return CandleBlock(self._task.market, self._timeframe, candles)
