@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.command_line import Outcome, companions, contents, leftovers
-from tests.oracle import Answer
+from tests.oracle import RECORD, Answer
 
 
 def assert_files_agree(out: Path, answers: Mapping[str, Answer]) -> None:
@@ -78,8 +78,6 @@ def assert_report_agrees(outcome: Outcome, answers: Mapping[str, Answer]) -> Non
 
 def difference(found: bytes, answer: Answer) -> str:
     """Where two candle files part, in words."""
-    from tests.oracle import RECORD
-
     assert answer.data is not None
     if len(found) != len(answer.data):
         return f"{len(found)} bytes, not {len(answer.data)}"

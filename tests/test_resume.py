@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -176,8 +177,6 @@ def test_rotation_alone_changes_nothing(tmp_path: Path) -> None:
     sync(work.archive, {f"{FOLDER}/2024-03-02-00": text})
     work.run()
     before = contents(work.out)
-    import gzip
-
     sync(work.archive, {f"{FOLDER}/2024-03-02-00.gz": gzip.compress(text)})
     for _ in range(2):
         outcome = work.run()
@@ -188,8 +187,6 @@ def test_rotation_alone_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_truncated_last_gzip_that_is_whole_later(tmp_path: Path) -> None:
-    import gzip
-
     work = Workspace(tmp_path)
     text = rows(*((1_000 * n, f"{100 + n % 7}.{n}") for n in range(300)))
     packed = gzip.compress(text)
