@@ -238,7 +238,7 @@ def parse_number(text: Uint8Array, start: int, end: int) -> tuple[int, float]:
             if digit < 0 or digit > 9:
                 return NO_NUMBER, 0.0
             # No row is long enough to bring a mantissa back from beyond this.
-            exponent = min(exponent * 10 + digit, _MAX_EXPONENT)
+            exponent = min(exponent * 10 + int(digit), _MAX_EXPONENT)
             at += 1
         power += -exponent if down else exponent
     value = 0.0

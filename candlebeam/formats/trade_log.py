@@ -284,15 +284,22 @@ class TradeLogReader:
 
     def _take_batch(self) -> TradeBatch:
         count = int(self._control[rows.FILLED])
-        columns = (self._ts, self._price, self._size, self._buy, self._liquidation)
-        if count < self._batch_trades:
-            # A view would keep the whole column alive.
-            ts, price, size, buy, liquidation = (column[:count].copy() for column in columns)
-            self._control[rows.FILLED] = 0
-        else:
-            ts, price, size, buy, liquidation = columns
+        batch = TradeBatch(
+            self.market, self._ts, self._price, self._size, self._buy, self._liquidation
+        )
+        if count == self._batch_trades:
             self._new_columns()
-        return TradeBatch(self.market, ts, price, size, buy, liquidation)
+            return batch
+        self._control[rows.FILLED] = 0
+        # Copies, since views would keep the whole columns alive.
+        return TradeBatch(
+            self.market,
+            batch.ts[:count].copy(),
+            batch.price[:count].copy(),
+            batch.size[:count].copy(),
+            batch.buy[:count].copy(),
+            batch.liquidation[:count].copy(),
+        )
 
     def _take_rejects(self) -> None:
         count = int(self._control[rows.NOTED])

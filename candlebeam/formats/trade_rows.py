@@ -123,7 +123,7 @@ def _any_row(
     control: Int64Array,
     answered: Int64Array,
     answers: Float64Array,
-) -> tuple[int, int, float, float, int, int]:
+) -> tuple[int, Any, float, float, Any, Any]:
     """A row that is not blank, without its line end: (reason, ts, price, size, buy, liquidation).
 
     The reason is _NO_REASON for a trade and _ASK where a number needs `float()`.

@@ -88,7 +88,7 @@ class _Stream:
     def __init__(self, source: CandleSource, next_ts: int) -> None:
         self._source = source
         self._place = 0
-        self._buffer = np.empty(0, BLOCK_DTYPE)
+        self._buffer: Records = np.empty(0, BLOCK_DTYPE)
         self.next_ts = next_ts
 
     @property

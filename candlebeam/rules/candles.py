@@ -41,7 +41,7 @@ def aggregate(
     Raises:
         RangeError: a quote volume, or a sum of volumes or counts, does not fit in int64.
     """
-    runs = np.empty(min(len(trades), 1024), BLOCK_DTYPE)
+    runs: Records = np.empty(min(len(trades), 1024), BLOCK_DTYPE)
     count = trades.count if trades.count is not None else np.empty(0, np.int64)
     if not count.sum(dtype=np.float64) < 2.0**63:
         raise RangeError(f"{trades.market}: a sum of trade counts does not fit in 64 bits")
