@@ -172,7 +172,7 @@ def test_wrong_value_anywhere_is_an_error_that_names_the_file(place: str, value:
         ("exchange", ["BINANCE"], r"\['BINANCE'\] for a text"),
         ("symbol", ..., "no 'symbol'"),
         ("candlebeam.tail", "AAAA", "a tail of 3 bytes, not 104"),
-        ("candlebeam.tail", "?", "(Only|Non-)base64"),
+        ("candlebeam.tail", "?", "(Only |Non-)base64"),
         ("candlebeam.inputs", [], "a state without inputs"),
         ("candlebeam.coveredFiles", 0, "0 files covered, 1 of them last"),
         ("candlebeam.inputs", [["a", "b", "c", 1]], "not enough values"),
