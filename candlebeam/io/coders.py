@@ -21,7 +21,20 @@ _COLUMNS = ("ts", "price", "size", "buy", "liquidation")
 _COLUMN_TYPES = (np.int64, np.float64, np.float64, np.uint8, np.uint8)
 
 
-class _JsonCoder(coders.Coder):
+class _PlainCoder(coders.Coder):
+    """Equal values give equal bytes, and any two coders of one class are the same."""
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class _JsonCoder(_PlainCoder):
     """Values as one line of JSON; equal values give equal bytes."""
 
     def to_values(self, value: Any) -> Any:
@@ -37,15 +50,6 @@ class _JsonCoder(coders.Coder):
 
     def decode(self, encoded: bytes) -> Any:
         return self.from_values(json.loads(encoded))
-
-    def is_deterministic(self) -> bool:
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
 
 
 class MarketCoder(_JsonCoder):
@@ -80,17 +84,8 @@ class MarketOutcomeCoder(_JsonCoder):
         return MarketOutcome(**values)
 
 
-class _FrameCoder(coders.Coder):
+class _FrameCoder(_PlainCoder):
     """A line of JSON, then the bytes of arrays."""
-
-    def is_deterministic(self) -> bool:
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
 
 
 class TradeBatchCoder(_FrameCoder):

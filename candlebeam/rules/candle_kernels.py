@@ -107,29 +107,12 @@ def fold_trades(  # type: ignore[no-untyped-def]
     """Folds trades from `i` on into candles, one a run of trades of the same candle.
 
     Returns (the place in the trades it came to, candles used). It stops early where `ints` has no
-    room for another candle; with (OVERFLOW, place of the candle) where a volume does not fit.
+    room for another candle, so that where it goes on a candle begins; and with (OVERFLOW, place of
+    the candle) where a volume does not fit.
     """
     total = len(ts)
     room = len(ints)
     counted = len(count) > 0
-    if used > 0:
-        i, failed = _fold_candle(
-            ts,
-            price,
-            size,
-            buy,
-            liquidation,
-            count,
-            step,
-            include_liquidations,
-            counted,
-            i,
-            ints,
-            floats,
-            used - 1,
-        )
-        if failed:
-            return OVERFLOW, used - 1
     while i < total:
         if used == room:
             return i, used
