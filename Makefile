@@ -71,7 +71,7 @@ $(BENCH_READY): $(READY) requirements/bench.lock
 	touch $@
 
 lock: $(UV_VENV)/bin/uv
-	$(COMPILE) --extra pandas --group dev --output-file requirements/dev.lock
+	$(COMPILE) --extra pandas --extra databento --group dev --output-file requirements/dev.lock
 	$(COMPILE) --constraints requirements/dev.lock --output-file requirements/runtime.lock
 	$(COMPILE) --extra bench --group build --constraints requirements/dev.lock --output-file requirements/bench.lock
 

@@ -5,6 +5,7 @@ No Beam in here. Times are milliseconds since 1970 in UTC, in int64, everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -126,6 +127,56 @@ class CandleBlock:
 
     def __len__(self) -> int:
         return len(self.candles)
+
+
+#: The columns of `Bars`, in order.
+BAR_COLUMNS = ("ts", "open", "high", "low", "close", "volume")
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """Bars of one instrument as columns of one length: what outputs are made of.
+
+    Attributes:
+        ts: int64, the start of each bar in ms.
+        open, high, low, close: float64; all four NaN where there was no trade (a gap). Prices of
+            some instruments can be zero or negative.
+        volume: float64, in whatever unit the source has: quote units from candle files. 0 in a gap.
+
+    Where trades are taken for bars, each is one: ts is its time, and all four prices are its price.
+    """
+
+    ts: Int64Array
+    open: Float64Array
+    high: Float64Array
+    low: Float64Array
+    close: Float64Array
+    volume: Float64Array
+
+    def __post_init__(self) -> None:
+        for name in BAR_COLUMNS:
+            column = getattr(self, name)
+            dtype = np.dtype(np.int64 if name == "ts" else np.float64)
+            if column.dtype != dtype or column.shape != self.ts.shape or column.ndim != 1:
+                raise ValueError(
+                    f"column {name}: expected {len(self.ts)} values of {dtype},"
+                    f" found {column.shape} of {column.dtype}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def part(self, chosen: slice | npt.NDArray[Any]) -> Bars:
+        """Some of the bars: a slice, a mask or places."""
+        return Bars(*(getattr(self, name)[chosen] for name in BAR_COLUMNS))
+
+    @classmethod
+    def join(cls, parts: Sequence[Bars]) -> Bars:
+        """Several one after the other; none give no bars."""
+        if not parts:
+            return cls(np.empty(0, np.int64), *(np.empty(0) for _ in BAR_COLUMNS[1:]))
+        columns = ([getattr(part, name) for part in parts] for name in BAR_COLUMNS)
+        return cls(*(np.concatenate(column) for column in columns))
 
 
 class InputFile(NamedTuple):

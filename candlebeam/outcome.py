@@ -96,3 +96,28 @@ class MarketOutcome:
 def is_missing(file: FileOutcome) -> bool:
     """Whether an input was not there at all."""
     return file.error is not None and file.read_path is None
+
+
+@dataclass
+class BarsOutcome:
+    """What became of one output of bars: of `align`, `resample` and `export`.
+
+    Attributes:
+        name: the output, as the user knows it: the path of its source, or of the file.
+        status: "written", "up-to-date", "empty" (the source has no bars) or "failed".
+        error: why it failed.
+        notes: what else the user should know, in sentences.
+        bars: bars that were written in this run.
+        files: the files that were written in this run.
+    """
+
+    name: str
+    status: str = WRITTEN
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+    bars: int = 0
+    files: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}

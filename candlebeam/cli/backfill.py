@@ -1,0 +1,132 @@
+"""`index` and `backfill`: from archives of trades to candle files."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from candlebeam.cli.running import (
+    INTERRUPTED,
+    Interruption,
+    check_writable,
+    market_filters,
+    progress,
+)
+from candlebeam.errors import UsageError
+
+
+@click.command()
+@click.argument("root", type=click.Path())
+@click.option(
+    "--db", required=True, type=click.Path(), help="The catalog; made if it is not there."
+)
+@click.option(
+    "--include", "subtrees", multiple=True, metavar="SUBTREE",
+    help="Walk only this folder under ROOT; may be given again.",
+)  # fmt: skip
+def index(root: str, db: str, subtrees: tuple[str, ...]) -> None:
+    """Add the trade logs under ROOT to a catalog.
+
+    ROOT holds {collector}/{bucket}/{exchange}/{symbol}/{YYYY-MM-DD[-HH][.gz]}. Only what is new is
+    added, so it can be run again and again.
+    """
+    from candlebeam.catalog import Catalog
+    from candlebeam.pipelines.wording import counted
+
+    with Catalog(db, create=True) as catalog:
+        summary = catalog.index(root, subtrees)
+    click.echo(f"{counted(summary.added, 'file')} added, {summary.known:,} already known")
+    if summary.skipped:
+        names = ", ".join(summary.strays)
+        more = ", ..." if summary.skipped > len(summary.strays) else ""
+        click.echo(f"{summary.skipped:,} skipped, no trade logs: {names}{more}")
+    for problem in summary.unreadable:
+        click.echo(f"candlebeam: {problem}", err=True)
+    if summary.unreadable:
+        sys.exit(1)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--db", required=True, type=click.Path(), help="The catalog of the files to read.")
+@click.option("--out", required=True, type=click.Path(), help="The folder of the candle files.")
+@market_filters
+@click.option("--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day.")
+@click.option("--force", is_flag=True, help="Make every market again, from all its files.")
+@click.option("--no-corrections", is_flag=True, help="Take the trades as they were recorded.")
+@click.option(
+    "--correction", "corrections", multiple=True, metavar="NAME",
+    help="Apply only this correction; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--liquidations", type=click.Choice(["separate", "included"]), default="separate",
+    show_default=True, help="Count liquidations apart, or in prices and volumes as well.",
+)  # fmt: skip
+@click.option(
+    "--price-scale", default="auto", show_default=True, metavar="auto|N",
+    help="Stored prices are times N, a power of ten; auto chooses it a market.",
+)  # fmt: skip
+@click.option(
+    "--late", type=click.Choice(["ignore", "rebuild"]), default="ignore", show_default=True,
+    help="Trades that come too late for a file: count them, or make the market again.",
+)  # fmt: skip
+@click.option("--skip-missing", is_flag=True, help="Go on without files that are gone.")
+@click.option("--rejects", type=click.Path(), help="Keep rows that are no trades in this folder.")
+@click.option("--staging", type=click.Path(), help="Keep finished work here until it is committed.")
+@click.option("--report", "report_file", type=click.Path(), help="Write all that happened as JSON.")
+@click.option("--runner-config", type=click.Path(), help="A file with Beam options.")
+@click.option("--shard-bytes", "--shard_bytes", type=int, default=8 << 20, show_default=True,
+              help="Bytes of input files in a unit of work.")  # fmt: skip
+@click.argument("beam_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM_OPTION]...")
+def backfill(
+    db: str,
+    out: str,
+    timeframe: str,
+    no_corrections: bool,
+    corrections: tuple[str, ...],
+    liquidations: str,
+    price_scale: str,
+    report_file: str | None,
+    **options: Any,
+) -> None:
+    """Make candle files of the trades in a catalog, or bring them up to date.
+
+    Runs in process unless a Beam runner is named. Any Beam option can be given. Killed at any
+    moment, it goes on from there when it is run again.
+    """
+    from candlebeam.io.memory import keep_freed_memory
+    from candlebeam.kernels import on_compile
+    from candlebeam.model import Timeframe
+    from candlebeam.pipelines.backfill import BackfillRequest, run_backfill
+    from candlebeam.rules.corrections import CORRECTIONS
+    from candlebeam.rules.price_scale import PriceScale
+    from candlebeam.settings import CandleSettings
+
+    if no_corrections and corrections:
+        raise UsageError("--no-corrections and --correction: expected one of them")
+    settings = CandleSettings(
+        timeframe=Timeframe.parse(timeframe),
+        corrections=() if no_corrections else corrections or tuple(CORRECTIONS),
+        liquidations=liquidations,
+        price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
+    )
+    request = BackfillRequest(db=db, out=out, settings=settings, **options)
+    check_writable(report_file)
+    keep_freed_memory()
+    on_compile(lambda line: click.echo(line, err=True))
+    with Interruption() as interruption:
+        try:
+            report = run_backfill(request, progress())
+        except BaseException:
+            # Beam may have made another error of it on its way.
+            if not interruption.asked:
+                raise
+            click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
+            sys.exit(INTERRUPTED)
+    if report_file:
+        report.write(report_file)
+    from candlebeam.pipelines.summary import print_summary
+
+    print_summary(report, request)
+    sys.exit(report.exit_code)
