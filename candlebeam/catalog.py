@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
+from candlebeam.inventory import TRADE_LOG, FileVersion, ListedFile
 from candlebeam.market import Market
 from candlebeam.rules.symbols import symbol_eras
 
@@ -42,24 +43,6 @@ CREATE INDEX IF NOT EXISTS files_by_market
 """
 _FILE_NAME = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:-(\d{2}))?(\.gz)?", re.ASCII)
 _DEPTH = 4  # collector / bucket / exchange / symbol
-
-
-class CatalogFile(NamedTuple):
-    """One input of a market. A file and its `.gz` twin are one input. They sort in file order.
-
-    Attributes:
-        start_ts: where its name says that it starts, ms.
-        path: relative to the root, without `.gz`.
-        root: the root's path.
-        ext: "" or ".gz": what to read; "" if both were there.
-        size: bytes when it was indexed.
-    """
-
-    start_ts: int
-    path: str
-    root: str
-    ext: str
-    size: int
 
 
 class SymbolRange(NamedTuple):
@@ -108,7 +91,9 @@ def parse_start(name: str) -> tuple[int, str] | None:
 
 
 class Catalog:
-    """An open catalog; a context manager.
+    """An open catalog; a context manager. An `inventory.Inventory` of trade logs.
+
+    A file and its `.gz` twin are one input; if both are there, the one without is read.
 
     Args:
         path: the database.
@@ -119,7 +104,12 @@ class Catalog:
             the database is damaged.
     """
 
+    source = TRADE_LOG
+    shared = False
+
     def __init__(self, path: str, *, create: bool = False) -> None:
+        self.notes: list[str] = []
+        self.problems: list[str] = []
         if not create and not os.path.isfile(path):
             raise CandlebeamError(
                 f"{path}: no such catalog; make one with `candlebeam index ROOT --db {path}`"
@@ -300,19 +290,19 @@ class Catalog:
 
     def files(
         self, market: Market, ranges: list[SymbolRange], from_ts: int | None = None
-    ) -> list[CatalogFile]:
+    ) -> list[ListedFile]:
         """A market's inputs in file order: by start, then path, then root.
 
         `from_ts` leaves out those that start before it.
         """
         with self._reading():
             rows = [row for found in ranges for row in self._rows(market, found, from_ts)]
-        inputs: dict[tuple[int, str, str], CatalogFile] = {}
+        inputs: dict[tuple[int, str, str], ListedFile] = {}
         for start_ts, relative, root, ext, size in rows:
             path = relative[: -len(ext)] if ext else relative
             key = (start_ts, path, root)
             if key not in inputs or not ext:
-                inputs[key] = CatalogFile(start_ts, path, root, ext, size)
+                inputs[key] = ListedFile(start_ts, path, root, ext, size)
         return [inputs[key] for key in sorted(inputs)]
 
     def count_before(self, market: Market, ranges: list[SymbolRange], before_ts: int) -> int:
@@ -330,6 +320,15 @@ class Catalog:
                 ).fetchone()  # fmt: skip
             total += count
         return total
+
+    def version(self, path: str) -> FileVersion | None:
+        """The version of the file at a full path without `.gz`, or of its twin; None if gone."""
+        for candidate in (path, path + ".gz"):
+            try:
+                return FileVersion(os.path.basename(candidate), os.stat(candidate).st_size)
+            except OSError:
+                continue
+        return None
 
     def _rows(
         self, market: Market, found: SymbolRange, from_ts: int | None, limit: int = -1

@@ -210,6 +210,9 @@ class FileOutcome:
         first_late_ts: the earliest ts of these; None without any.
         damage: why not the whole of it could be read; None if it could.
         error: why it could not be read at all (missing, no permission, a folder); None if it could.
+        length: bytes of the file that belong to this input, where the file holds several inputs;
+            None where all of it does.
+        notes: what else the user should know of it, in sentences without its name.
     """
 
     path: str
@@ -223,3 +226,10 @@ class FileOutcome:
     first_late_ts: int | None = None
     damage: str | None = None
     error: str | None = None
+    length: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes on disk that stand for this input."""
+        return self.size if self.length is None else self.length

@@ -64,13 +64,14 @@ class MarketOutcome:
         """Counts what reading some inputs came to."""
         for file in files:
             self.files += 1
-            self.bytes_read += file.size
+            self.bytes_read += file.bytes_read
             self.trades += file.trades
             self.late_trades += file.late
             for reason, rows in file.rejected:
                 self.rejected[reason] = self.rejected.get(reason, 0) + rows
             if file.damage is not None:
                 self.damaged.append({"path": file.read_path or file.path, "damage": file.damage})
+            self.notes += [f"{file.path}: {note}" for note in file.notes]
             if is_missing(file):
                 self.missing.append(file.path)
 

@@ -1,6 +1,6 @@
 """The plan of a backfill: which files each market still needs, cut into shards.
 
-A pure reading of the catalog and the companions. `plan_market` decides for one market; what it
+A pure reading of the inventory and the companions. `plan_market` decides for one market; what it
 decides is written down as a `MarketTask` and its `Shard`s, which go to the workers.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from candlebeam.catalog import Catalog, CatalogFile, SymbolRange
 from candlebeam.errors import CandlebeamError, FormatError
 from candlebeam.formats.companion import (
     CandlePaths,
@@ -20,12 +19,15 @@ from candlebeam.formats.companion import (
     ResumeState,
     read_companion,
 )
+from candlebeam.inventory import TRADE_LOG, Inventory, ListedFile
 from candlebeam.model import InputFile, Market
 from candlebeam.settings import CandleSettings, digest
 
+F = TypeVar("F")
+
 DEFAULT_SHARD_BYTES = 8 << 20
 #: Part of the name of every chunk: to be raised when what is in a chunk changes.
-CHUNK_VERSION = 1
+CHUNK_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Shard:
         from_ts: trades older than this are left out (ms); None to keep all.
         name: the name of its chunk: stands for all that its bytes depend on, but for what is in the
             files, which the chunk itself notes by size and time.
+        source: the kind of its files (`inventory.Inventory.source`).
+        shared: whether its one file holds other markets as well; shards of the same file are read
+            together.
     """
 
     market: Market
@@ -46,6 +51,8 @@ class Shard:
     files: tuple[InputFile, ...]
     from_ts: int | None
     name: str
+    source: str = TRADE_LOG
+    shared: bool = False
 
     @property
     def bytes(self) -> int:
@@ -156,16 +163,16 @@ class _Base:
 
 
 def plan_market(
-    catalog: Catalog, market: Market, ranges: list[SymbolRange], options: PlanOptions
+    inventory: Inventory[F], market: Market, listed: F, options: PlanOptions
 ) -> PlannedMarket:
-    """Decides what has to be read for a market, from the catalog and its companion."""
+    """Decides what has to be read for a market, from the inventory and its companion."""
     try:
         base = _find_base(market, options)
         if base.companion is not None and base.companion.state is not None:
-            return _plan_resumed(catalog, market, ranges, options, base, base.companion.state)
+            return _plan_resumed(inventory, market, listed, options, base, base.companion.state)
+        return _plan_fresh(inventory, market, listed, options, base)
     except CandlebeamError as error:
         return PlannedMarket(market, error=str(error))
-    return _plan_fresh(catalog, market, ranges, options, base)
 
 
 def _find_base(market: Market, options: PlanOptions) -> _Base:
@@ -201,21 +208,21 @@ def _find_base(market: Market, options: PlanOptions) -> _Base:
 
 
 def _plan_fresh(
-    catalog: Catalog,
+    inventory: Inventory[F],
     market: Market,
-    ranges: list[SymbolRange],
+    listed: F,
     options: PlanOptions,
     base: _Base,
 ) -> PlannedMarket:
-    files = catalog.files(market, ranges)
+    files = inventory.files(market, listed)
     inputs = [InputFile(_full_path(file), file.size) for file in files]
-    return _planned(market, options, files, inputs, covered=len(files), base=base)
+    return _planned(inventory, market, options, files, inputs, covered=len(files), base=base)
 
 
 def _plan_resumed(
-    catalog: Catalog,
+    inventory: Inventory[F],
     market: Market,
-    ranges: list[SymbolRange],
+    listed: F,
     options: PlanOptions,
     base: _Base,
     state: ResumeState,
@@ -223,25 +230,30 @@ def _plan_resumed(
     companion = base.companion
     assert companion is not None
     last_start = companion.last_input_start_ts
-    found = catalog.files(market, ranges, last_start)
-    known = _known_inputs(state.inputs, [f for f in found if f.start_ts == last_start])
+    found = inventory.files(market, listed, last_start)
+    known = _known_inputs(
+        inventory.path, state.inputs, [f for f in found if f.start_ts == last_start]
+    )
     last = max(known)
     files = [f for f in found if f in known or f > last]
-    covered = catalog.count_before(market, ranges, last_start) + sum(f <= last for f in found)
-    late_files = max(covered - state.covered, 0) + sum(map(_is_there, state.skipped))
+    covered = inventory.count_before(market, listed, last_start) + sum(f <= last for f in found)
+    late_files = max(covered - state.covered, 0) + sum(
+        inventory.version(os.path.join(*place)) is not None for place in state.skipped
+    )
     if options.rebuild_late and (late_files or state.late_trades):
         what = f"{state.late_trades} trades came"
         if late_files:
             what = f"{late_files} inputs were indexed"
         note = f"{what} late; the market was made again"
-        return _plan_fresh(catalog, market, ranges, options, _Base(notes=[note], rebuilt=True))
+        return _plan_fresh(inventory, market, listed, options, _Base(notes=[note], rebuilt=True))
     new = [f for f in files if f not in known]
-    if not new and not any(_has_grown(f, known[f]) for f in files):
+    if not new and not any(_has_grown(inventory, f, known[f]) for f in files):
         return PlannedMarket(market, records=companion.records, late_files=late_files)
     inputs = [
         InputFile(_full_path(f), f.size, known[f].text_bytes if f in known else 0) for f in files
     ]
     return _planned(
+        inventory,
         market,
         options,
         files,
@@ -255,14 +267,14 @@ def _plan_resumed(
 
 
 def _known_inputs(
-    seen: tuple[InputState, ...], group: list[CatalogFile]
-) -> dict[CatalogFile, InputState]:
-    """The inputs of the last start as the catalog has them now.
+    archive: str, seen: tuple[InputState, ...], group: list[ListedFile]
+) -> dict[ListedFile, InputState]:
+    """The inputs of the last start as they are listed now.
 
     An archive that has moved is known by its relative paths, where these are clear.
 
     Raises:
-        CandlebeamError: one is not in the catalog.
+        CandlebeamError: one is not listed.
     """
     places = {(file.root, file.path): file for file in group}
     known = {}
@@ -273,17 +285,18 @@ def _known_inputs(
             file = moved[0]
         if file is None or file in known:
             raise CandlebeamError(
-                f"{state.path}, the input that the candles end with, is not in the catalog;"
-                " index it, or use --force to make the market from what is there"
+                f"{state.path}, the input that the candles end with, is not in {archive};"
+                " add it, or use --force to make the market from what is there"
             )
         known[file] = state
     return known
 
 
 def _planned(
+    inventory: Inventory[F],
     market: Market,
     options: PlanOptions,
-    files: list[CatalogFile],
+    files: list[ListedFile],
     inputs: list[InputFile],
     *,
     covered: int,
@@ -294,10 +307,21 @@ def _planned(
 ) -> PlannedMarket:
     last_start = files[-1].start_ts
     group = next(i for i, file in enumerate(files) if file.start_ts == last_start)
-    before = _cut(inputs[:group], options.shard_bytes)
-    runs = before + _cut(inputs[group:], options.shard_bytes)
+    # A file of several markets is a shard of each: then one worker can read it once for all.
+    shard_bytes = 0 if inventory.shared else options.shard_bytes
+    before = _cut(inputs[:group], shard_bytes)
+    runs = before + _cut(inputs[group:], shard_bytes)
+    source = inventory.source
     shards = tuple(
-        Shard(market, ordinal, run, from_ts, _chunk_name(market, ordinal, run, from_ts, options))
+        Shard(
+            market,
+            ordinal,
+            run,
+            from_ts,
+            _chunk_name(source, market, ordinal, run, from_ts, options),
+            source,
+            inventory.shared,
+        )
         for ordinal, run in enumerate(runs)
     )
     task = MarketTask(
@@ -331,6 +355,7 @@ def _cut(inputs: list[InputFile], shard_bytes: int) -> list[tuple[InputFile, ...
 
 
 def _chunk_name(
+    source: str,
     market: Market,
     ordinal: int,
     files: Iterable[InputFile],
@@ -340,31 +365,21 @@ def _chunk_name(
     settings = options.settings
     return digest(
         CHUNK_VERSION,
+        source,
         market,
         ordinal,
         [(file.path, file.seen) for file in files],
         from_ts,
-        [settings.timeframe.ms, settings.corrections, settings.liquidations],
+        [settings.timeframe.ms, settings.corrections, settings.liquidations, settings.snap],
         options.rejects,
     )
 
 
-def _full_path(file: CatalogFile) -> str:
+def _full_path(file: ListedFile) -> str:
     return os.path.join(file.root, file.path + file.ext)
 
 
-def _is_there(skipped: tuple[str, str]) -> bool:
-    """Whether an input that was skipped has come back."""
-    plain = os.path.join(*skipped)
-    return os.path.exists(plain) or os.path.exists(plain + ".gz")
-
-
-def _has_grown(file: CatalogFile, seen: InputState) -> bool:
+def _has_grown(inventory: Inventory[F], file: ListedFile, seen: InputState) -> bool:
     """Whether an input is another one than was read. One that is gone has nothing new to give."""
-    plain = os.path.join(file.root, file.path)
-    for path in (plain, plain + ".gz"):
-        try:
-            return (os.path.basename(path), os.stat(path).st_size) != (seen.name, seen.size)
-        except OSError:
-            continue
-    return False
+    version = inventory.version(os.path.join(file.root, file.path))
+    return version is not None and version != (seen.name, seen.size)

@@ -26,12 +26,14 @@ class CandleSettings:
         liquidations: "separate" (in the liquidation volumes alone) or "included" (in prices,
             volumes and counts as well).
         price_scale: a power of ten, or None to choose one a market.
+        snap: whether numbers that an archive's writer has cut off are recovered (`rules.steps`).
     """
 
     timeframe: Timeframe = Timeframe(60_000)
     corrections: tuple[str, ...] = tuple(CORRECTIONS)
     liquidations: str = LIQUIDATION_MODES[0]
     price_scale: PriceScale | None = None
+    snap: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "corrections", check_corrections(self.corrections))
@@ -52,6 +54,8 @@ class CandleSettings:
             "corrections": list(self.corrections),
             "liquidations": self.liquidations,
             "priceScale": AUTO_SCALE if self.price_scale is None else self.price_scale.value,
+            # Named only where it is not as usual: most archives have nothing to recover.
+            **({} if self.snap else {"snap": False}),
         }
 
     @classmethod
@@ -63,11 +67,13 @@ class CandleSettings:
             corrections=tuple(values["corrections"]),
             liquidations=values["liquidations"],
             price_scale=None if scale == AUTO_SCALE else PriceScale.parse(scale),
+            snap=values.get("snap", True) is True,
         )
 
     def differences(self, other: CandleSettings) -> list[str]:
         """What the other has differently, in words: "timeframe 5m, not 1m"."""
-        ours, theirs = self.to_json(), other.to_json()
+        ours = {**self.to_json(), "snap": self.snap}
+        theirs = {**other.to_json(), "snap": other.snap}
         return [
             f"{name} {_words(theirs[name])}, not {_words(ours[name])}"
             for name in ours

@@ -11,11 +11,11 @@ import pytest
 from candlebeam.catalog import (
     SHOWN_STRAYS,
     Catalog,
-    CatalogFile,
     IndexSummary,
     parse_start,
 )
 from candlebeam.errors import UsageError
+from candlebeam.inventory import ListedFile
 from candlebeam.model import Market
 from tests.archive_folders import all_files, fill
 
@@ -79,8 +79,8 @@ def test_files_are_found_with_what_their_path_says(root: Path, catalog: Catalog)
     markets = catalog.markets()
     assert list(markets) == [Market("PI", "KRAKEN", "XBT-USDT"), BTC_MARKET]
     assert catalog.files(BTC_MARKET, markets[BTC_MARKET]) == [
-        CatalogFile(MIDNIGHT, f"{BTC}/2024-03-01-00", str(root), "", 123),
-        CatalogFile(MIDNIGHT + 4 * HOUR, f"{BTC}/2024-03-01-04", str(root), ".gz", 123),
+        ListedFile(MIDNIGHT, f"{BTC}/2024-03-01-00", str(root), "", 123),
+        ListedFile(MIDNIGHT + 4 * HOUR, f"{BTC}/2024-03-01-04", str(root), ".gz", 123),
     ]
 
 

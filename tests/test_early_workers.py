@@ -11,7 +11,7 @@ import pytest
 
 from candlebeam.io import early_workers as early
 from candlebeam.io.cancellation import cancel
-from candlebeam.io.make_chunk import make_chunk
+from candlebeam.io.make_chunk import make_chunks
 from candlebeam.io.staging import Staging, list_shards, read_shard
 from candlebeam.model import InputFile, Market
 from candlebeam.plan import MarketTask, Shard
@@ -69,7 +69,7 @@ def test_a_chunk_of_an_earlier_run_does_not_count_as_made(
     manifests: list[str], staging: Staging
 ) -> None:
     first, *others = _shards(manifests)
-    make_chunk(first, staging, CandleSettings(), None)
+    make_chunks([first], staging, CandleSettings(), None)
     workers = _workers("found", manifests, staging)
     with early.working_early(workers, "found", 1):
         assert not workers.has_made(first)
@@ -105,7 +105,7 @@ def test_a_worker_that_dies_is_not_waited_for(
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(early, "make_chunk", die)
+    monkeypatch.setattr(early, "make_chunks", die)
     workers = _workers("killed", manifests, staging)
     with early.working_early(workers, "killed", 2):
         assert not any(workers.has_made(shard) for shard in _shards(manifests))
@@ -117,7 +117,7 @@ def test_a_chunk_that_cannot_be_made_is_left_to_the_pipeline(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(early, "make_chunk", fail)
+    monkeypatch.setattr(early, "make_chunks", fail)
     workers = _workers("full", manifests, staging)
     with early.working_early(workers, "full", 2):
         assert not any(workers.has_made(shard) for shard in _shards(manifests))
@@ -152,7 +152,7 @@ def test_leaving_ends_workers_that_are_at_it(
     def never_end(*_: object) -> None:
         signal.pause()
 
-    monkeypatch.setattr(early, "make_chunk", never_end)
+    monkeypatch.setattr(early, "make_chunks", never_end)
     workers = _workers("endless", manifests, staging)
     with early.working_early(workers, "endless", 2):
         pass

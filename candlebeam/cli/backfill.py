@@ -10,6 +10,8 @@ import click
 from candlebeam.cli.running import (
     INTERRUPTED,
     Interruption,
+    ManyValues,
+    ManyValuesOption,
     check_writable,
     market_filters,
     progress,
@@ -48,8 +50,13 @@ def index(root: str, db: str, subtrees: tuple[str, ...]) -> None:
         sys.exit(1)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--db", required=True, type=click.Path(), help="The catalog of the files to read.")
+@click.command(cls=ManyValues, context_settings={"ignore_unknown_options": True})
+@click.option("--db", type=click.Path(), help="The catalog of the trade logs to read.")
+@click.option("--agg2", type=click.Path(), metavar="DIR", help="The AGG2 archive to read.")
+@click.option(
+    "--dbn", cls=ManyValuesOption, type=click.Path(), metavar="PATH...",
+    help="The Databento files to read, or folders of them.",
+)  # fmt: skip
 @click.option("--out", required=True, type=click.Path(), help="The folder of the candle files.")
 @market_filters
 @click.option("--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day.")
@@ -58,6 +65,10 @@ def index(root: str, db: str, subtrees: tuple[str, ...]) -> None:
 @click.option(
     "--correction", "corrections", multiple=True, metavar="NAME",
     help="Apply only this correction; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--no-snap", is_flag=True,
+    help="AGG2: take numbers as they are stored, cut off at eight decimals.",
 )  # fmt: skip
 @click.option(
     "--liquidations", type=click.Choice(["separate", "included"]), default="separate",
@@ -80,17 +91,21 @@ def index(root: str, db: str, subtrees: tuple[str, ...]) -> None:
               help="Bytes of input files in a unit of work.")  # fmt: skip
 @click.argument("beam_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM_OPTION]...")
 def backfill(
-    db: str,
     out: str,
     timeframe: str,
     no_corrections: bool,
     corrections: tuple[str, ...],
+    no_snap: bool,
     liquidations: str,
     price_scale: str,
     report_file: str | None,
     **options: Any,
 ) -> None:
-    """Make candle files of the trades in a catalog, or bring them up to date.
+    """Make candle files of an archive of trades, or bring them up to date.
+
+    The archive is one of: trade logs, by their catalog (--db); AGG2 day blobs (--agg2), of the
+    exchange that --exchange names; Databento trades (--dbn). What is known to be wrong in trade
+    logs is corrected; other archives are taken as they are, unless --correction names one.
 
     Runs in process unless a Beam runner is named. Any Beam option can be given. Killed at any
     moment, it goes on from there when it is run again.
@@ -105,13 +120,15 @@ def backfill(
 
     if no_corrections and corrections:
         raise UsageError("--no-corrections and --correction: expected one of them")
+    all_of_them = tuple(CORRECTIONS)
     settings = CandleSettings(
         timeframe=Timeframe.parse(timeframe),
-        corrections=() if no_corrections else corrections or tuple(CORRECTIONS),
+        corrections=corrections or (() if no_corrections or not options["db"] else all_of_them),
         liquidations=liquidations,
         price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
+        snap=not no_snap,
     )
-    request = BackfillRequest(db=db, out=out, settings=settings, **options)
+    request = BackfillRequest(out=out, settings=settings, **options)
     check_writable(report_file)
     keep_freed_memory()
     on_compile(lambda line: click.echo(line, err=True))

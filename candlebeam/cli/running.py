@@ -18,6 +18,36 @@ from candlebeam.errors import UsageError
 INTERRUPTED = 130
 
 
+class ManyValuesOption(click.Option):
+    """An option that takes all the words up to the next option: `--dbn a b c`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "multiple": True})
+
+
+class ManyValues(click.Command):
+    """A command with options of many values: `--dbn a b` becomes `--dbn a --dbn b`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        many = {
+            name
+            for option in self.params
+            if isinstance(option, ManyValuesOption)
+            for name in option.opts
+        }
+        current, first, spread = "", False, []
+        for arg in args:
+            if arg.startswith("-"):
+                name, _, value = arg.partition("=")
+                current, first = (name if name in many else ""), not value
+            elif current and not first:
+                spread.append(current)
+            else:
+                first = False
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
 def market_filters(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that choose markets."""
     for option in (

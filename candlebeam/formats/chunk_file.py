@@ -15,7 +15,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +72,7 @@ def encode_chunk(files: Sequence[FileOutcome], candles: Records) -> bytes:
         MAGIC,
         len(summary),
         len(candles),
-        sum(file.size for file in files),
+        sum(file.bytes_read for file in files),
         sum(file.trades for file in files),
     )
     return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
@@ -124,8 +124,8 @@ def _outcome_to_json(outcome: FileOutcome) -> dict[str, object]:
 
 def _outcome_from_json(values: dict[str, object]) -> FileOutcome:
     outcome = FileOutcome(**{"path": "", **values})  # type: ignore[arg-type]
-    if outcome.rejected:
-        object.__setattr__(
-            outcome, "rejected", tuple((str(reason), int(n)) for reason, n in outcome.rejected)
-        )
-    return outcome
+    return replace(
+        outcome,
+        rejected=tuple((str(reason), int(n)) for reason, n in outcome.rejected),
+        notes=tuple(outcome.notes),
+    )

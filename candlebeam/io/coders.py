@@ -62,16 +62,23 @@ class MarketCoder(_JsonCoder):
 class ShardRefCoder(_JsonCoder):
     """`ShardRef`, as its fields."""
 
+    def to_values(self, value: ShardRef) -> Any:
+        return value.to_values()
+
     def from_values(self, values: Any) -> ShardRef:
-        return ShardRef(*values)
+        return ShardRef.from_values(values)
 
 
 class ChunkRefCoder(_JsonCoder):
     """`ChunkRef`, as its fields."""
 
+    def to_values(self, value: ChunkRef) -> Any:
+        shard, *rest = value
+        return [shard.to_values(), *rest]
+
     def from_values(self, values: Any) -> ChunkRef:
         shard, *rest = values
-        return ChunkRef(ShardRef(*shard), *rest)
+        return ChunkRef(ShardRef.from_values(shard), *rest)
 
 
 class MarketOutcomeCoder(_JsonCoder):

@@ -26,8 +26,9 @@ from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.inventory import TRADE_LOG
 from candlebeam.io.cancellation import is_cancelled
-from candlebeam.io.make_chunk import load_kernels, make_chunk
+from candlebeam.io.make_chunk import load_kernels, make_chunks
 from candlebeam.io.staging import ShardRef, Staging, list_shards, read_shard
 from candlebeam.plan import Shard
 from candlebeam.settings import CandleSettings
@@ -75,11 +76,11 @@ class EarlyWorkers:
         self._news = threading.Condition()
         self._stopped = False
 
-    def start(self, workers: int) -> None:
-        """Begins, once the kernels are loaded, so that every worker has them."""
+    def start(self, workers: int, source: str) -> None:
+        """Begins, once the kernels for an archive are loaded, so that every worker has them."""
         if not workers or not _can_fork():
             return
-        load_kernels()
+        load_kernels(source)
         for _ in range(workers):
             self._workers.append(self._fork())
         self._running = len(self._workers)
@@ -127,16 +128,15 @@ class EarlyWorkers:
                 ahead = 0
                 while True:
                     while ahead < _AHEAD and (ref := self._next_shard()) is not None:
-                        worker.orders.write(json.dumps(ref).encode() + b"\n")
+                        worker.orders.write(json.dumps(ref.to_values()).encode() + b"\n")
                         worker.orders.flush()
                         ahead += 1
                     answer = worker.answers.readline() if ahead else b""
                     if not answer.endswith(b"\n"):
                         return
                     ahead -= 1
-                    name, made = json.loads(answer)
                     with self._news:
-                        self._made[name] = made
+                        self._made.update(json.loads(answer))
                         self._news.notify_all()
         except (CandlebeamError, OSError):
             # What goes wrong here goes wrong again in the pipeline, which tells the user.
@@ -157,19 +157,21 @@ class EarlyWorkers:
     def obey(self, orders: BinaryIO, answers: BinaryIO) -> None:
         """Makes the chunks that it is told to, until there are no more orders."""
         for order in orders:
-            manifest, *places = json.loads(order)
-            shard = read_shard(ShardRef(manifest, *places))
-            answers.write(json.dumps([shard.name, self._make(shard)]).encode() + b"\n")
+            refs = ShardRef.from_values(json.loads(order)).each
+            shards = [read_shard(ref) for ref in refs]
+            made = self._make([s for s in shards if not self._staging.find_chunk(s)])
+            answer = [[shard.name, shard.name in made] for shard in shards]
+            answers.write(json.dumps(answer).encode() + b"\n")
             answers.flush()
 
-    def _make(self, shard: Shard) -> bool:
-        if self._staging.find_chunk(shard):
-            return False
+    def _make(self, shards: Sequence[Shard]) -> set[str]:
+        if not shards:
+            return set()
         try:
-            make_chunk(shard, self._staging, self._settings, self._rejects)
+            make_chunks(shards, self._staging, self._settings, self._rejects)
         except (CandlebeamError, OSError):
-            return False
-        return True
+            return set()
+        return {shard.name for shard in shards}
 
 
 def early_workers(run: str) -> EarlyWorkers | None:
@@ -178,11 +180,16 @@ def early_workers(run: str) -> EarlyWorkers | None:
 
 
 @contextmanager
-def working_early(workers: EarlyWorkers, run: str, count: int) -> Iterator[None]:
-    """Has `count` workers at work while a pipeline is imported, built and run inside the `with`."""
+def working_early(
+    workers: EarlyWorkers, run: str, count: int, source: str = TRADE_LOG
+) -> Iterator[None]:
+    """Has `count` workers at work while a pipeline is imported, built and run inside the `with`.
+
+    `source` is the kind of the archive.
+    """
     _runs[run] = workers
     try:
-        workers.start(count)
+        workers.start(count, source)
         yield
     finally:
         workers.stop()

@@ -13,7 +13,7 @@ from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
 from candlebeam.io.durable import cannot_write
 from candlebeam.io.early_workers import early_workers
-from candlebeam.io.make_chunk import keep_rejects, open_reader
+from candlebeam.io.shard_reader import open_reader, write_shard_rejects
 from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
 from candlebeam.model import FileOutcome, Market, TradeBatch
 
@@ -98,55 +98,71 @@ class _FindStagedFn(beam.DoFn):
     def __init__(self, staging: Staging, run: str) -> None:
         self._staging, self._run = staging, run
 
-    def process(self, ref: ShardRef) -> Iterator[Any]:
-        shard = read_shard(ref)
+    def process(self, refs: ShardRef) -> Iterator[Any]:
         early = early_workers(self._run)
-        made_early = early is not None and early.has_made(shard)
-        if made_early or self._staging.find_chunk(shard):
-            found = ChunkRef(ref, shard.ordinal, shard.name, reused=not made_early)
-            yield pvalue.TaggedOutput("staged", (shard.market, found))
-        else:
-            yield ref
+        to_read = []
+        for ref in refs.each:
+            shard = read_shard(ref)
+            made_early = early is not None and early.has_made(shard)
+            if made_early or self._staging.find_chunk(shard):
+                found = ChunkRef(ref, shard.ordinal, shard.name, reused=not made_early)
+                yield pvalue.TaggedOutput("staged", (shard.market, found))
+            else:
+                to_read.append(ref)
+        if to_read:
+            yield ShardRef.of_all(to_read)
 
 
 class ReadTrades(beam.PTransform):
-    """Reads the trade logs of shards.
+    """Reads the files of shards, whatever archive they are of.
 
     In: a PCollection of `ShardRef`. Out: a PCollection of (`ShardPart`, `TradeBatch`), the batches
-    of a shard in file order and one after the other. The last part of a shard has no trades but
-    says how its files went; what could not be read stands there and stops nothing.
+    of a shard in file order, those of shards in the same file mixed. The last part of a shard has
+    no trades but says how its files went; what could not be read stands there and stops nothing.
 
     Args:
         rejects: a folder to keep rejected rows in; None not to keep them.
+        snap: whether numbers that an archive's writer has cut off are recovered (`rules.steps`).
         run: the name by which the run can be cancelled (`io.cancellation`).
     """
 
-    def __init__(self, *, rejects: str | None = None, run: str = "") -> None:
+    def __init__(self, *, rejects: str | None = None, snap: bool = True, run: str = "") -> None:
         super().__init__()
-        self._rejects, self._run = rejects, run
+        self._rejects, self._snap, self._run = rejects, snap, run
 
     def expand(self, shards: pvalue.PCollection) -> pvalue.PCollection:
-        read = beam.ParDo(_ReadShardFn(self._rejects, self._run))
+        read = beam.ParDo(_ReadShardsFn(self._rejects, self._snap, self._run))
         return shards | "ReadShards" >> read.with_output_types(tuple[ShardPart, TradeBatch])
 
 
-class _ReadShardFn(beam.DoFn):
-    def __init__(self, rejects: str | None, run: str) -> None:
-        self._rejects, self._run = rejects, run
+class _ReadShardsFn(beam.DoFn):
+    def __init__(self, rejects: str | None, snap: bool, run: str) -> None:
+        self._rejects, self._snap, self._run = rejects, snap, run
 
-    def process(self, ref: ShardRef) -> Iterator[tuple[ShardPart, TradeBatch]]:
-        shard = read_shard(ref)
-        reader = open_reader(shard, self._rejects, lambda: is_cancelled(self._run))
-        part = ShardPart(ref, shard.market, shard.ordinal, shard.name, 0)
-        for batch in reader:
+    def process(self, refs: ShardRef) -> Iterator[tuple[ShardPart, TradeBatch]]:
+        shards = [read_shard(ref) for ref in refs.each]
+        reader = open_reader(
+            shards,
+            keep_rejects=self._rejects is not None,
+            snap=self._snap,
+            cancelled=lambda: is_cancelled(self._run),
+        )
+        parts = [
+            ShardPart(ref, shard.market, shard.ordinal, shard.name, 0)
+            for ref, shard in zip(refs.each, shards, strict=True)
+        ]
+        for place, batch in reader:
+            part = parts[place]
             yield part, batch
-            part = part._replace(part=part.part + 1)
-        error = ""
-        try:
-            keep_rejects(shard, reader, self._rejects)
-        except OSError as failure:
-            error = cannot_write(failure, self._rejects or "")
-        yield part._replace(files=tuple(reader.outcomes), error=error), _no_trades(shard.market)
+            parts[place] = part._replace(part=part.part + 1)
+        for place, part in enumerate(parts):
+            error = ""
+            try:
+                write_shard_rejects(shards, place, reader, self._rejects)
+            except OSError as failure:
+                error = cannot_write(failure, self._rejects or "")
+            files = tuple(reader.outcomes(place))
+            yield part._replace(files=files, error=error), _no_trades(part.market)
 
 
 def _no_trades(market: Market) -> TradeBatch:

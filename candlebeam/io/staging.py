@@ -18,7 +18,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from candlebeam.errors import FormatError
 from candlebeam.formats.chunk_file import (
@@ -38,20 +38,48 @@ from candlebeam.settings import digest
 #: A manifest is closed once it lists this many files.
 MANIFEST_FILES = 20_000
 
-_MAGIC = b"CBPLAN01"
-_INDEX_ENTRY = struct.Struct("<QIQI")
+_MAGIC = b"CBPLAN02"
+_INDEX_ENTRY = struct.Struct("<IQIQI")
 # Place and length of the index, its CRC-32, and the magic again.
 _TRAILER = struct.Struct("<QII8s")
 
 
 class ShardRef(NamedTuple):
-    """Where a shard and its market's task stand in a manifest (bytes)."""
+    """Where a shard and its market's task stand in a manifest (bytes).
+
+    Attributes:
+        together: shards of other markets in the same file, which are best read along with this one.
+    """
 
     manifest: str
     shard_offset: int
     shard_length: int
     task_offset: int
     task_length: int
+    together: tuple[ShardRef, ...] = ()
+
+    @property
+    def each(self) -> list[ShardRef]:
+        """This shard and those with it, one by one."""
+        return [self._replace(together=()), *self.together]
+
+    @classmethod
+    def of_all(cls, refs: Sequence[ShardRef]) -> ShardRef:
+        """One reference to several; the inverse of `each`."""
+        return refs[0]._replace(together=tuple(refs[1:]))
+
+    def to_values(self) -> list[Any]:
+        """As plain JSON values; `from_values` is the inverse."""
+        *place, together = self
+        return [*place, [ref.to_values() for ref in together]]
+
+    @classmethod
+    def from_values(cls, values: list[Any]) -> ShardRef:
+        """The inverse of `to_values`."""
+        manifest, *place, together = values
+        begin, length, task, task_length = place
+        others = tuple(cls.from_values(ref) for ref in together)
+        return cls(manifest, begin, length, task, task_length, others)
 
 
 class ChunkRef(NamedTuple):
@@ -205,7 +233,8 @@ class PlanWriter:
     def _begin(self) -> None:
         self._files = 0
         self._records = bytearray(_MAGIC)
-        self._index: list[tuple[int, int, int, int]] = []
+        self._index: list[tuple[int, int, int, int, int]] = []
+        self._units: dict[str, int] = {}
 
     def add(self, task: MarketTask, shards: tuple[Shard, ...]) -> None:
         """Adds a market; it stays in one manifest."""
@@ -217,11 +246,23 @@ class PlanWriter:
                 "from_ts": shard.from_ts,
                 "name": shard.name,
                 "files": shard.files,
+                "source": shard.source,
+                "shared": shard.shared,
             }
-            self._index.append((*self._append(values), *task_place))
+            unit = self._unit(shard)
+            self._index.append((unit, *self._append(values), *task_place))
             self._files += len(shard.files)
         if self._files >= MANIFEST_FILES:
             self._end()
+
+    def _unit(self, shard: Shard) -> int:
+        """The number of the unit of work that a shard belongs to: one a shared file, else its own.
+
+        A file that two manifests name is read once for each.
+        """
+        if not shard.shared:
+            return len(self._index)
+        return self._units.setdefault(shard.files[0].path, len(self._index))
 
     def _append(self, values: object) -> tuple[int, int]:
         data = zlib.compress(json.dumps(values, separators=(",", ":")).encode(), 1)
@@ -245,7 +286,11 @@ class PlanWriter:
 
 
 def list_shards(manifest: str) -> list[ShardRef]:
-    """The shards of a manifest, in order; raises `FormatError` for any other file."""
+    """The shards of a manifest, in order, those of one file together.
+
+    Raises:
+        FormatError: it is no manifest, or damaged.
+    """
     with open(manifest, "rb") as file:
         data = file.read()
     if len(data) < _TRAILER.size or data[: len(_MAGIC)] != _MAGIC:
@@ -255,7 +300,10 @@ def list_shards(manifest: str) -> list[ShardRef]:
     index = data[offset:end]
     if magic != _MAGIC or len(index) != count * _INDEX_ENTRY.size or zlib.crc32(index) != crc:
         raise FormatError(manifest, "a whole manifest", "one that is cut off or damaged")
-    return [ShardRef(manifest, *place) for place in _INDEX_ENTRY.iter_unpack(index)]
+    units: dict[int, list[ShardRef]] = {}
+    for unit, *place in _INDEX_ENTRY.iter_unpack(index):
+        units.setdefault(unit, []).append(ShardRef(manifest, *place))
+    return [ShardRef.of_all(refs) for refs in units.values()]
 
 
 def read_shard(ref: ShardRef) -> Shard:
@@ -267,6 +315,8 @@ def read_shard(ref: ShardRef) -> Shard:
         files=tuple(InputFile(*file) for file in values["files"]),  # type: ignore[attr-defined]
         from_ts=values["from_ts"],  # type: ignore[arg-type]
         name=values["name"],  # type: ignore[arg-type]
+        source=values["source"],  # type: ignore[arg-type]
+        shared=values["shared"],  # type: ignore[arg-type]
     )
 
 

@@ -1,22 +1,25 @@
-"""The backfill: from a catalog to committed candle files."""
+"""The backfill: from an archive of trades to committed candle files."""
 
 from __future__ import annotations
 
 import os
 import time
 import uuid
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from candlebeam.catalog import Catalog, SymbolRange
+from candlebeam.catalog import Catalog
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.companion import CandlePaths
+from candlebeam.inventory import Inventory
 from candlebeam.io.cancellation import cancellable
 from candlebeam.io.candle_writer import recover
 from candlebeam.io.early_workers import EarlyWorkers, working_early
 from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.staging import Staging
+from candlebeam.listings import list_agg2, list_dbn
 from candlebeam.model import Market
 from candlebeam.outcome import AGAIN, FAILED, UP_TO_DATE, MarketOutcome
 from candlebeam.pipelines.lock import output_lock
@@ -38,11 +41,16 @@ LATE_MODES = ("ignore", "rebuild")
 class BackfillRequest:
     """What to do.
 
+    One of `db`, `agg2` and `dbn` says what to read.
+
     Attributes:
-        db: the catalog.
         out: the output root.
+        db: the catalog of trade logs.
+        agg2: the folder of an AGG2 archive.
+        dbn: Databento files, or folders of them.
         settings: what the candles are made of.
-        collector, exchange, symbol: filters; None takes all.
+        collector, exchange, symbol: filters; None takes all. An AGG2 archive does not say which
+            exchange it is from: there `exchange` does.
         force: makes every market from scratch.
         late: "ignore" (and count) what came too late for a resumed file, or "rebuild" the market.
         skip_missing: goes on without inputs that are not there.
@@ -53,8 +61,10 @@ class BackfillRequest:
         beam_arguments: Beam options, which count more than those of the file.
     """
 
-    db: str
     out: str
+    db: str | None = None
+    agg2: str | None = None
+    dbn: tuple[str, ...] = ()
     settings: CandleSettings = field(default_factory=CandleSettings)
     collector: str | None = None
     exchange: str | None = None
@@ -69,6 +79,8 @@ class BackfillRequest:
     beam_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if sum(map(bool, (self.db, self.agg2, self.dbn))) != 1:
+            raise UsageError("expected one of --db, --agg2 and --dbn, to say what to read")
         if self.late not in LATE_MODES:
             raise UsageError(f"late {self.late!r}: expected {' or '.join(LATE_MODES)}")
         if self.shard_bytes < 1:
@@ -76,7 +88,7 @@ class BackfillRequest:
 
 
 def run_backfill(request: BackfillRequest, progress: Progress | None = None) -> Report:
-    """Makes the candle files of a catalog's markets, or brings them up to date.
+    """Makes the candle files of an archive's markets, or brings them up to date.
 
     Raises:
         CandlebeamError: nothing could be done at all. What goes wrong with a market is in the
@@ -86,17 +98,31 @@ def run_backfill(request: BackfillRequest, progress: Progress | None = None) -> 
     if request.beam_arguments or request.runner_config:
         # Wrong options are to be told at once, even if there is nothing to run them for.
         _beam_options(request)
-    with Catalog(request.db) as catalog, output_lock(request.out):
-        report = _Backfill(request, catalog, progress or Progress()).run()
+    with _inventory(request) as inventory, output_lock(request.out):
+        report = _Backfill(request, inventory, progress or Progress()).run()
     report.seconds = time.monotonic() - started
     return report
+
+
+@contextmanager
+def _inventory(request: BackfillRequest) -> Iterator[Inventory[Any]]:
+    """What the request says is to be read."""
+    if request.db is not None:
+        with Catalog(request.db) as catalog:
+            yield catalog
+    elif request.agg2 is not None:
+        yield list_agg2(request.agg2, exchange=request.exchange, symbol=request.symbol)
+    else:
+        yield list_dbn(request.dbn)
 
 
 class _Backfill:
     """One run."""
 
-    def __init__(self, request: BackfillRequest, catalog: Catalog, progress: Progress) -> None:
-        self._request, self._catalog, self._progress = request, catalog, progress
+    def __init__(
+        self, request: BackfillRequest, inventory: Inventory[Any], progress: Progress
+    ) -> None:
+        self._request, self._inventory, self._progress = request, inventory, progress
         self._out = os.path.abspath(request.out)
         folder = os.path.join(self._out, STAGING_NAME)
         if request.staging is not None:
@@ -114,9 +140,18 @@ class _Backfill:
 
     def run(self) -> Report:
         request = self._request
-        markets = self._catalog.markets(request.collector, request.exchange, request.symbol)
+        inventory = self._inventory
+        markets = inventory.markets(request.collector, request.exchange, request.symbol)
         if not markets:
-            raise CandlebeamError(f"{request.db}: {self._nothing_found()}")
+            raise CandlebeamError(
+                "; ".join(
+                    [
+                        f"{inventory.path}: {self._nothing_found()}",
+                        *inventory.notes,
+                        *inventory.problems,
+                    ]
+                )
+            )
         recovered = {market: self._recover(market) for market in markets}
         planned = self._round(markets, self._plan_options)
         again = [market for market in planned if self._outcomes[market].status == AGAIN]
@@ -129,7 +164,8 @@ class _Backfill:
         for market, notes in recovered.items():
             self._outcomes[market].notes[:0] = notes
         self._clean_up()
-        return Report([self._outcomes[market] for market in markets])
+        outcomes = [self._outcomes[market] for market in markets]
+        return Report(outcomes, list(inventory.notes), list(inventory.problems))
 
     def _nothing_found(self) -> str:
         filters = [
@@ -137,22 +173,26 @@ class _Backfill:
             for name, value in vars(self._request).items()
             if name in ("collector", "exchange", "symbol") and value
         ]
-        return f"no market with {', '.join(filters)}" if filters else "no file is indexed"
+        return (
+            f"no market with {', '.join(filters)}"
+            if filters
+            else "no file is indexed"
+            if self._request.db
+            else "no input in it"
+        )
 
     def _recover(self, market: Market) -> list[str]:
         paths = CandlePaths.of(self._out, market)
         return recover(paths) if os.path.isdir(os.path.dirname(paths.stem)) else []
 
-    def _round(
-        self, markets: dict[Market, list[SymbolRange]], options: PlanOptions
-    ) -> list[Market]:
+    def _round(self, markets: dict[Market, Any], options: PlanOptions) -> list[Market]:
         """Plans the markets and makes those that need it, which are returned."""
         self._staging.prepare()
         plan = self._staging.write_plan()
         planned: list[Market] = []
         shards = size = 0
-        for market, ranges in markets.items():
-            found = plan_market(self._catalog, market, ranges, options)
+        for market, listed in markets.items():
+            found = plan_market(self._inventory, market, listed, options)
             if found.task is None:
                 self._outcomes[market] = _without_task(found)
                 if found.error is None:
@@ -182,7 +222,7 @@ class _Backfill:
             run, manifests, self._staging, request.settings, self._plan_options.rejects or None
         )
         count = early_worker_count(list(request.beam_arguments), request.runner_config)
-        return working_early(workers, run, count)
+        return working_early(workers, run, count, self._inventory.source)
 
     def _run_pipeline(self, run: str, manifests: list[str]) -> None:
         with without_warnings():

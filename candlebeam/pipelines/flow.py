@@ -51,7 +51,7 @@ def build_backfill(
     )
     made = (
         found.to_read
-        | "ReadTrades" >> ReadTrades(rejects=options.rejects, run=options.run)
+        | "ReadTrades" >> ReadTrades(rejects=options.rejects, snap=settings.snap, run=options.run)
         | "CorrectTrades" >> CorrectTrades(corrections=settings.corrections)
         | "TradesToCandles"
         >> TradesToCandles(

@@ -23,11 +23,13 @@ class Report:
     Attributes:
         markets: one outcome a market, sorted.
         notes: what concerns no market alone.
+        problems: what could not be read and concerns no market that is known.
         seconds: wall time.
     """
 
     markets: list[MarketOutcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def count(self, status: str) -> int:
@@ -49,8 +51,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 if every market is well, else 1."""
-        return 1 if self.count(FAILED) else 0
+        """0 if all is well, else 1."""
+        return 1 if self.count(FAILED) or self.problems else 0
 
     def to_json(self) -> dict[str, Any]:
         """The whole of it as plain JSON values."""
@@ -68,6 +70,7 @@ class Report:
             "markets": [outcome.to_json() for outcome in self.markets],
             "totals": totals,
             "notes": self.notes,
+            "problems": self.problems,
             "seconds": round(self.seconds, 3),
         }
 

@@ -58,7 +58,7 @@ def summary_lines(report: Report) -> list[str]:
 
 def problem_lines(report: Report, request: BackfillRequest) -> list[str]:
     """What the user should know besides, one line each."""
-    lines = list(report.notes)
+    lines = [*report.notes, *_shortened(report.problems, "problems")]
     lines += _shortened(
         [f"{m.market}: {note}" for m in report.markets for note in m.notes], "notes"
     )
@@ -94,20 +94,30 @@ def _late(outcome: MarketOutcome, request: BackfillRequest) -> str:
 def _command(request: BackfillRequest) -> list[str]:
     """The command that makes the same candles, without a choice of markets."""
     settings, default = request.settings, CandleSettings()
-    command = ["candlebeam", "backfill", "--db", request.db, "--out", request.out]
+    command = ["candlebeam", "backfill", *_archive(request), "--out", request.out]
     if settings.timeframe != default.timeframe:
         command += ["--timeframe", str(settings.timeframe)]
     if not settings.corrections:
-        command.append("--no-corrections")
+        command += ["--no-corrections"] if request.db else []
     elif settings.corrections != default.corrections:
         command += [word for name in settings.corrections for word in ("--correction", name)]
     if settings.liquidations != default.liquidations:
         command += ["--liquidations", settings.liquidations]
     if settings.price_scale is not None:
         command += ["--price-scale", str(settings.price_scale.value)]
+    if not settings.snap:
+        command.append("--no-snap")
     if request.skip_missing:
         command.append("--skip-missing")
     return command
+
+
+def _archive(request: BackfillRequest) -> list[str]:
+    if request.db is not None:
+        return ["--db", request.db]
+    if request.agg2 is not None:
+        return ["--agg2", request.agg2]
+    return ["--dbn", *request.dbn]
 
 
 def _shortened(lines: list[str], name: str) -> list[str]:

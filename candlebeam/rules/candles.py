@@ -140,6 +140,11 @@ class CandleMerger:
         self._blocks = [merge(self._blocks)]
         return self._blocks[0]
 
+    def records(self) -> Records:
+        """The candles of all of them, as records of `BLOCK_DTYPE`."""
+        block = self.finish()
+        return empty_candles() if block is None else block.candles
+
 
 def _settle(market: object, runs: Records) -> Records:
     """Runs of candles in file order, the same time maybe more than once, as a block's candles.
