@@ -3,6 +3,7 @@
 # make check   ruff and mypy alone
 # make bench   build the benchmark's data once, then time candlebeam beside its peers
 # make lock    resolve requirements/*.lock anew (LOCK_ARGS= keeps the pins that still fit)
+# make dist    build the sdist and the wheel into dist/
 # make clean   remove what make made, except the benchmark's data
 
 SHELL := bash
@@ -28,7 +29,7 @@ FROM_LOCK := $(INSTALL) --only-binary :all: --require-hashes
 COMPILE = $(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--only-binary :all: --no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
-.PHONY: test check demo bench lock clean
+.PHONY: test check demo bench dist lock clean
 
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -46,6 +47,12 @@ demo: $(READY)
 	run candlebeam backfill --db $(DEMO)/index.sqlite --out $(DEMO)/candles
 	run candlebeam show $(DEMO)/candles/RAM/BINANCE/btcusdt.bin --head 10
 	run candlebeam show $(DEMO)/candles/PI/KRAKEN/XBT-USDT.bin --head 10
+
+# The list of sources that setuptools keeps would bring back what has been removed since.
+dist: $(READY)
+	@rm -rf dist build/lib build/bdist.* candlebeam.egg-info
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	ls -l dist
 
 bench: $(BENCH_READY)
 	$(BENCH_VENV)/bin/python -m benchmarks.run $(BENCH_ARGS)
