@@ -91,7 +91,7 @@ def test_head_says_how_much_work_the_chunk_stands_for() -> None:
     data = encode_chunk(FILES, candles(3))
     assert decode_head(data[:HEAD_BYTES], "x") == ChunkHead(128, 10)
     assert data[:HEAD_BYTES][:-4] == struct.pack(
-        "<8sIIQQ", b"CBCHUNK1", len(data) - HEAD_BYTES - 3 * 104, 3, 128, 10
+        "<8sIIQQ", b"CBCHUNK2", len(data) - HEAD_BYTES - 3 * 104, 3, 128, 10
     )
 
 
@@ -124,8 +124,8 @@ def test_trailing_bytes(tmp_path: Path, more: bytes) -> None:
 
 def test_wrong_magic(tmp_path: Path) -> None:
     data = encode_chunk(FILES, candles(2))
-    path = chunk_at(tmp_path, b"CBCHUNK2" + data[len(MAGIC) :])
-    with pytest.raises(FormatError, match="begins with b'CBCHUNK1', found b'CBCHUNK2'"):
+    path = chunk_at(tmp_path, b"CBCHUNK9" + data[len(MAGIC) :])
+    with pytest.raises(FormatError, match="begins with b'CBCHUNK2', found b'CBCHUNK9'"):
         open_chunk(path)
 
 

@@ -2,28 +2,29 @@
 
 A chunk is a fixed header, the summary of its shard as JSON, and records of `BLOCK_DTYPE`:
 
-    magic "CBCHUNK1" | uint32 length of the summary | uint32 records | uint64 bytes read
-    | uint64 trades | uint32 CRC-32 of everything else | summary | records
+    magic "CBCHUNK2" | uint32 length of the summary | uint32 records | uint64 bytes read
+    | uint64 trades | uint32 CRC-32 of summary, records and what is before it | summary | records
 
 All little-endian. Chunks live only as long as the run that makes them (and those that resume it).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from candlebeam.errors import FormatError
 from candlebeam.model import BLOCK_DTYPE, FileOutcome, Records
 
-MAGIC = b"CBCHUNK1"
+MAGIC = b"CBCHUNK2"
 _HEADER = struct.Struct("<8sIIQQ")
 _CRC = struct.Struct("<I")
 
@@ -60,22 +61,44 @@ class ChunkFile:
 
 
 def encode_chunk(files: Sequence[FileOutcome], candles: Records) -> bytes:
-    """The bytes of a chunk.
+    """The bytes of a chunk; see `write_chunk`."""
+    file = io.BytesIO()
+    write_chunk(file, files, [candles])
+    return file.getvalue()
+
+
+class ChunkSink(Protocol):
+    """What a chunk can be written into: a file, or what is like one."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def seek(self, offset: int, /) -> object: ...
+
+
+def write_chunk(file: ChunkSink, files: Sequence[FileOutcome], candles: Iterable[Records]) -> None:
+    """Writes a chunk into an empty file.
 
     Args:
         files: how reading each file of the shard went, in file order.
-        candles: records of `BLOCK_DTYPE`, strictly ascending by time; maybe none.
+        candles: records of `BLOCK_DTYPE` in pieces, strictly ascending by time over all of them.
     """
-    summary = json.dumps([_outcome_to_json(file) for file in files]).encode()
-    body = summary + candles.tobytes()
+    summary = json.dumps([_outcome_to_json(outcome) for outcome in files]).encode()
+    file.seek(HEAD_BYTES)
+    file.write(summary)
+    crc, records = zlib.crc32(summary), 0
+    for piece in candles:
+        data = piece.tobytes()
+        file.write(data)
+        crc = zlib.crc32(data, crc)
+        records += len(piece)
     head = _HEADER.pack(
         MAGIC,
         len(summary),
-        len(candles),
-        sum(file.bytes_read for file in files),
-        sum(file.trades for file in files),
+        records,
+        sum(outcome.bytes_read for outcome in files),
+        sum(outcome.trades for outcome in files),
     )
-    return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
+    file.seek(0)
+    file.write(head + _CRC.pack(zlib.crc32(head, crc)))
 
 
 def decode_head(data: bytes, path: str) -> ChunkHead:
@@ -103,9 +126,10 @@ def open_chunk(path: str) -> ChunkFile:
         if size != expected:
             raise FormatError(path, f"a chunk of {expected} bytes", f"{size}")
         summary = file.read(summary_bytes)
-        crc = zlib.crc32(summary, zlib.crc32(head[: _HEADER.size]))
+        crc = zlib.crc32(summary)
         while piece := file.read(_PIECE):
             crc = zlib.crc32(piece, crc)
+        crc = zlib.crc32(head[: _HEADER.size], crc)
     if crc != expected_crc:
         raise FormatError(path, f"a chunk with checksum {expected_crc:08x}", f"{crc:08x}")
     files = tuple(_outcome_from_json(values) for values in json.loads(summary))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def write_atomic(
@@ -21,12 +23,22 @@ def write_atomic(
     Raises:
         OSError: nothing has changed then.
     """
+    with placing(path, durable=durable, temporary=temporary) as descriptor:
+        write_all(descriptor, data)
+
+
+@contextmanager
+def placing(path: str, *, durable: bool = True, temporary: str | None = None) -> Iterator[int]:
+    """A descriptor to write a file by; the file is put in place at the end of the `with`.
+
+    Args and errors are those of `write_atomic`. If the `with` ends with an error nothing changes.
+    """
     folder, name = os.path.split(path)
     temporary = temporary or os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
-            write_all(descriptor, data)
+            yield descriptor
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -38,6 +50,22 @@ def write_atomic(
         raise
     if durable:
         sync_folder(folder)
+
+
+class Written:
+    """What is written by a descriptor, as far as a writer of formats wants a file: unbuffered."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, data: bytes | memoryview) -> object:
+        """Writes all of the bytes where the file stands."""
+        write_all(self._descriptor, data)
+        return None
+
+    def seek(self, offset: int) -> object:
+        """Goes to a place, from the start of the file."""
+        return os.lseek(self._descriptor, offset, os.SEEK_SET)
 
 
 def cannot_write(error: OSError, place: str) -> str:

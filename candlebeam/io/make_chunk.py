@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from candlebeam.formats.trade_rows import parse_rows
 from candlebeam.inventory import TRADE_LOG
+from candlebeam.io.chunk_builder import ChunkBuilder
 from candlebeam.io.shard_reader import open_reader, write_shard_rejects
 from candlebeam.io.staging import Staging
 from candlebeam.plan import Shard
 from candlebeam.rules.candle_kernels import fold_trades
-from candlebeam.rules.candles import CandleMerger, aggregate
+from candlebeam.rules.candles import aggregate
 from candlebeam.rules.corrections import correct_trades
 from candlebeam.settings import CandleSettings
 
@@ -39,14 +40,14 @@ def make_chunks(
     reader = open_reader(
         shards, keep_rejects=rejects is not None, snap=settings.snap, cancelled=cancelled
     )
-    mergers = [CandleMerger() for _ in shards]
+    builder = ChunkBuilder(staging)
     for place, batch in reader:
-        corrected = correct_trades(batch, settings.corrections)
-        mergers[place].add(
-            aggregate(
-                corrected, settings.timeframe, include_liquidations=settings.include_liquidations
-            )
+        block = aggregate(
+            correct_trades(batch, settings.corrections),
+            settings.timeframe,
+            include_liquidations=settings.include_liquidations,
         )
-    for place, (shard, merger) in enumerate(zip(shards, mergers, strict=True)):
+        builder.add(shards[place].market, shards[place].name, block)
+    for place, shard in enumerate(shards):
         write_shard_rejects(shards, place, reader, rejects)
-        staging.write_chunk(shard.market, shard.name, reader.outcomes(place), merger.records())
+        builder.finish(shard.market, shard.name, reader.outcomes(place))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam import pvalue
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.io.chunk_builder import ChunkBuilder
 from candlebeam.io.durable import cannot_write
 from candlebeam.io.read_trades import ShardPart
 from candlebeam.io.staging import ChunkRef, Staging
 from candlebeam.model import CandleBlock, FileOutcome, Market
-from candlebeam.rules.candles import CandleMerger
 
 
 class StageChunks(beam.PTransform):
@@ -43,7 +43,6 @@ class _Open:
     """A shard of which not all parts have come."""
 
     parts: int = 0
-    merger: CandleMerger = field(default_factory=CandleMerger)
     error: str = ""
 
 
@@ -51,9 +50,11 @@ class _StageChunkFn(beam.DoFn):
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._open: dict[str, _Open] = {}
+        self._builder = ChunkBuilder(staging)
 
     def start_bundle(self) -> None:
         self._open = {}
+        self._builder = ChunkBuilder(self._staging)
 
     def process(
         self, element: tuple[ShardPart, CandleBlock | CandlebeamError]
@@ -70,20 +71,23 @@ class _StageChunkFn(beam.DoFn):
         try:
             if isinstance(candles, CandlebeamError):
                 raise candles
-            shard.merger.add(candles)
+            self._builder.add(part.market, part.name, candles)
         except CandlebeamError as error:
             shard.error = shard.error or str(error)
+        except OSError as error:
+            shard.error = shard.error or cannot_write(error, self._staging.path)
         if part.files is None:
             return
         del self._open[part.name]
-        failure = shard.error or self._write(part, part.files, shard.merger)
+        failure = shard.error or self._write(part, part.files)
+        self._builder.drop(part.market, part.name)
         chunk = ChunkRef(part.shard, part.ordinal, part.name, reused=False, error=failure)
         yield part.market, chunk
 
-    def _write(self, part: ShardPart, files: Sequence[FileOutcome], merger: CandleMerger) -> str:
+    def _write(self, part: ShardPart, files: Sequence[FileOutcome]) -> str:
         """Writes the chunk; returns why it could not be."""
         try:
-            self._staging.write_chunk(part.market, part.name, files, merger.records())
+            self._builder.finish(part.market, part.name, files)
         except CandlebeamError as error:
             return str(error)
         except OSError as error:

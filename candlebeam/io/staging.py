@@ -15,10 +15,14 @@ import json
 import os
 import shutil
 import struct
+import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from candlebeam.errors import FormatError
 from candlebeam.formats.chunk_file import (
@@ -26,10 +30,10 @@ from candlebeam.formats.chunk_file import (
     ChunkFile,
     ChunkHead,
     decode_head,
-    encode_chunk,
     open_chunk,
+    write_chunk,
 )
-from candlebeam.io.durable import write_atomic
+from candlebeam.io.durable import Written, placing, write_atomic
 from candlebeam.model import FileOutcome, InputFile, Market, Records
 from candlebeam.outcome import MarketOutcome
 from candlebeam.plan import MarketTask, Shard
@@ -151,12 +155,29 @@ class Staging:
         return os.path.join(self._market_folder(market), name)
 
     def write_chunk(
-        self, market: Market, name: str, files: Sequence[FileOutcome], candles: Records
+        self,
+        market: Market,
+        name: str,
+        files: Sequence[FileOutcome],
+        candles: Records | Iterable[Records],
     ) -> None:
-        """Puts a chunk in place. Not forced to disk: a torn one is found out by its checksum."""
+        """Puts a chunk in place. Not forced to disk: a torn one is found out by its checksum.
+
+        `candles` are all records, or pieces of them in order.
+        """
         path = self.chunk_path(market, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_atomic(path, encode_chunk(files, candles), durable=False)
+        pieces = [candles] if isinstance(candles, np.ndarray) else candles
+        with placing(path, durable=False) as descriptor:
+            write_chunk(Written(descriptor), files, pieces)
+
+    @contextmanager
+    def scratch(self, market: Market) -> Iterator[BinaryIO]:
+        """A file for what does not fit in memory; it is gone when it is closed."""
+        folder = self._market_folder(market)
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file
 
     def open_chunk(self, market: Market, name: str) -> ChunkFile:
         """A chunk that is there and whole; see `formats.chunk_file.open_chunk`."""

@@ -123,6 +123,10 @@ class CandleMerger:
         self._blocks: list[CandleBlock] = []
         self._pending = 0
 
+    def __len__(self) -> int:
+        """How many candles are held; `finish` makes them fewer where they are of the same times."""
+        return sum(map(len, self._blocks))
+
     def add(self, block: CandleBlock) -> None:
         """Takes the next block in file order."""
         if not len(block):
