@@ -13,7 +13,6 @@ from candlebeam.market import Market
 
 AGG2_COLLECTOR = "QUANTDEV"
 AGG2_EXCHANGE = "BINANCE_FUTURES"
-DBN_COLLECTOR = "DATABENTO"
 #: How many names of skipped files are shown.
 _SHOWN = 5
 
@@ -31,22 +30,24 @@ def list_agg2(
     Raises:
         UsageError: there is no such folder.
     """
-    from candlebeam.formats.agg2 import DATA_NAME, list_days
+    from candlebeam.formats.agg2_index import DATA_NAME, list_days
 
     base = os.path.realpath(base)
     if not os.path.isdir(base):
         raise UsageError(f"{base}: expected a folder with an AGG2 archive, found none")
-    listed = list_days(base, symbol)
     inputs: dict[Market, list[ListedFile]] = {}
-    for day in listed.days:
+    skipped: list[str] = []
+    problems: list[str] = []
+    days = list_days(base, symbol, on_stray=skipped.append, on_problem=problems.append)
+    for day in days:
         market = Market(AGG2_COLLECTOR, (exchange or AGG2_EXCHANGE).upper(), day.symbol)
         inputs.setdefault(market, []).append(ListedFile(day.start_ts, day.path, base, "", day.size))
     return ListedInventory(
         base,
         AGG2,
         inputs,
-        notes=_skipped_note(listed.skipped, "no AGG2 archive"),
-        problems=listed.unreadable,
+        notes=_skipped_note(skipped, "no AGG2 archive"),
+        problems=problems,
         part_of=DATA_NAME,
     )
 
@@ -74,18 +75,17 @@ def list_dbn(paths: Sequence[str]) -> ListedInventory:
         except (CandlebeamError, OSError) as error:
             problems.append(str(error))
             continue
-        if described.is_bars:
-            use = "`candlebeam resample` and `candlebeam export` read them"
-            notes.append(f"{path}: {described.schema} bars are no trades; {use}")
+        if not described.has_trades:
+            use = "; `resample` and `export` read bars" if described.timeframe else ""
+            notes.append(f"{path}: {described.schema} records are no trades{use}")
             continue
         folder, name = os.path.split(path)
         for symbol in described.symbols:
-            market = Market(DBN_COLLECTOR, described.dataset, symbol)
-            inputs.setdefault(market, []).append(
-                ListedFile(described.start_ts, name, folder, "", size)
-            )
-            if described.end_ts is not None:
-                ranges.setdefault(market, []).append((described.start_ts, described.end_ts, path))
+            market = described.market(symbol)
+            start, end = described.start_ts or 0, described.end_ts
+            inputs.setdefault(market, []).append(ListedFile(start, name, folder, "", size))
+            if end is not None:
+                ranges.setdefault(market, []).append((start, end, path))
     return ListedInventory(
         ", ".join(paths),
         DBN,
