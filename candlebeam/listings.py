@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from itertools import pairwise
+from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.inventory import AGG2, DBN, ListedFile, ListedInventory
@@ -63,8 +63,7 @@ def list_dbn(paths: Sequence[str]) -> ListedInventory:
     """
     from candlebeam.formats.dbn import describe_dbn
 
-    inputs: dict[Market, list[ListedFile]] = {}
-    ranges: dict[Market, list[tuple[int, int, str]]] = {}
+    spans: dict[Market, list[_Span]] = {}
     skipped: list[str] = []
     notes: list[str] = []
     problems: list[str] = []
@@ -80,21 +79,74 @@ def list_dbn(paths: Sequence[str]) -> ListedInventory:
             notes.append(f"{path}: {described.schema} records are no trades{use}")
             continue
         folder, name = os.path.split(path)
+        file = ListedFile(described.start_ts or 0, name, folder, "", size)
+        schema = described.schema or "live"
+        span = _Span(_PREFERRED.index(schema), schema, path, described.end_ts, file)
         for symbol in described.symbols:
-            market = described.market(symbol)
-            start, end = described.start_ts or 0, described.end_ts
-            inputs.setdefault(market, []).append(ListedFile(start, name, folder, "", size))
-            if end is not None:
-                ranges.setdefault(market, []).append((start, end, path))
+            spans.setdefault(described.market(symbol), []).append(span)
+    inputs: dict[Market, list[ListedFile]] = {}
+    conflicts: dict[Market, str] = {}
+    left_out: dict[str, None] = {}
+    for market, found in spans.items():
+        kept = inputs.setdefault(market, [])
+        for span, other in _each_once(found):
+            if other is None:
+                kept.append(span.file)
+            elif other.schema == span.schema:
+                conflicts[market] = (
+                    f"{other.path} and {span.path} both hold trades at"
+                    f" {_moment(max(span.file.start_ts, other.file.start_ts))};"
+                    " name only one of them"
+                )
+            else:
+                left_out[f"{span.path}: left out where {other.path} has the same trades"] = None
     return ListedInventory(
         ", ".join(paths),
         DBN,
         inputs,
         shared=True,
-        notes=[*_skipped_note(skipped, "no Databento files"), *notes],
+        notes=[*_skipped_note(skipped, "no Databento files"), *notes, *left_out],
         problems=problems,
-        conflicts=_overlaps(ranges),
+        conflicts=conflicts,
     )
+
+
+#: Of files that hold the same trades, the first of these is read: from the plainest on.
+_PREFERRED = ("trades", "tbbo", "tcbbo", "mbp-1", "cmbp-1", "mbp-10", "mbo", "live")
+
+
+class _Span(NamedTuple):
+    """A Databento file as a market sees it; `end_ts` is None where the file does not say."""
+
+    rank: int
+    schema: str
+    path: str
+    end_ts: int | None
+    file: ListedFile
+
+
+def _each_once(spans: list[_Span]) -> Iterator[tuple[_Span, _Span | None]]:
+    """Each file of a market, with the one that holds trades of the same time and is read instead.
+
+    Where two of one kind overlap, the later one is given with the other.
+    """
+    kept: list[_Span] = []
+    preferred = 0  # of these, how many are of kinds that go before
+    for span in sorted(spans, key=lambda each: (each.rank, each.file)):
+        if kept and kept[-1].rank != span.rank:
+            preferred = len(kept)
+        # Those of its own kind do not overlap, so that the last one is enough.
+        against = [*kept[:preferred], *kept[preferred:][-1:]]
+        other = next((each for each in against if _overlap(each, span)), None)
+        if other is None:
+            kept.append(span)
+        yield span, other
+
+
+def _overlap(one: _Span, other: _Span) -> bool:
+    if one.end_ts is None or other.end_ts is None:
+        return False
+    return one.file.start_ts < other.end_ts and other.file.start_ts < one.end_ts
 
 
 def _dbn_files(paths: Sequence[str], skipped: list[str]) -> Iterator[str]:
@@ -117,20 +169,6 @@ def _below(folder: str) -> Iterator[str]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(here, name)
-
-
-def _overlaps(ranges: dict[Market, list[tuple[int, int, str]]]) -> dict[Market, str]:
-    """Markets of which two files hold the same time: their trades would count twice."""
-    conflicts = {}
-    for market, spans in ranges.items():
-        spans.sort()
-        for (_, end, first), (start, _, second) in pairwise(spans):
-            if start < end:
-                conflicts[market] = (
-                    f"{first} and {second} both hold trades at {_moment(start)};"
-                    " name only one of them"
-                )
-    return conflicts
 
 
 def _moment(ts: int) -> str:
