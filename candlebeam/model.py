@@ -77,6 +77,26 @@ class TradeBatch:
     def __len__(self) -> int:
         return len(self.ts)
 
+    @classmethod
+    def join(cls, parts: Sequence[TradeBatch]) -> TradeBatch:
+        """Batches of one market one after the other; all of them have counts, or none has.
+
+        Raises:
+            ValueError: without any batch, or with batches that do not go together.
+        """
+        if len({(part.market, part.count is None) for part in parts}) != 1:
+            raise ValueError("join: expected batches of one market, all with counts or none")
+        counts = [part.count for part in parts if part.count is not None]
+        return cls(
+            parts[0].market,
+            np.concatenate([part.ts for part in parts]),
+            np.concatenate([part.price for part in parts]),
+            np.concatenate([part.size for part in parts]),
+            np.concatenate([part.buy for part in parts]),
+            np.concatenate([part.liquidation for part in parts]),
+            np.concatenate(counts) if counts else None,
+        )
+
 
 #: One candle that can still be merged. `time` is its start. `first_ts` and `last_ts` are the times
 #: of the trades that gave `open` and `close`; a candle of liquidations alone has no prices:
