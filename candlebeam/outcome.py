@@ -70,7 +70,9 @@ class MarketOutcome:
             for reason, rows in file.rejected:
                 self.rejected[reason] = self.rejected.get(reason, 0) + rows
             if file.damage is not None:
-                self.damaged.append({"path": file.read_path or file.path, "damage": file.damage})
+                # Where a file holds several inputs, its own name would not tell which.
+                read = file.read_path if file.length is None else None
+                self.damaged.append({"path": read or file.path, "damage": file.damage})
             self.notes += [f"{file.path}: {note}" for note in file.notes]
             if is_missing(file):
                 self.missing.append(file.path)
