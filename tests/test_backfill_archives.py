@@ -17,8 +17,8 @@ from benchmarks import dbn_data
 from candlebeam.io import dbn_shards
 from candlebeam.model import Records
 from tests import oracle
+from tests.agg2_archive import START, BlobArchive, day_rows
 from tests.command_line import Outcome, companions, contents, leftovers, run_here, run_process
-from tests.day_blobs import START, BlobArchive, day_rows
 from tests.faults import NEVER, KillHost
 
 MARKET = "QUANTDEV/BINANCE_FUTURES/BTCUSDT"
@@ -217,7 +217,7 @@ def expected_of_files(*paths: Path) -> dict[str, bytes]:
     """The candle files of Databento trades, read one by one through Databento's own iterator."""
     trades: dict[str, list[oracle.Trade]] = {}
     for path in paths:
-        store = databento.DBNStore.from_file(path)
+        store = databento.DBNStore.from_bytes(path.read_bytes())
         symbols = {
             int(span["symbol"]): symbol
             for symbol, spans in store.mappings.items()

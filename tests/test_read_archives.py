@@ -17,7 +17,7 @@ from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.dbn import DbnReader
 from candlebeam.io.read_archives import ReadAgg2, ReadDbn
 from candlebeam.model import FileOutcome, Market, TradeBatch
-from tests.day_blobs import DAY_MS, START, BlobArchive, day_rows
+from tests.agg2_archive import DAY_MS, START, BlobArchive, day_rows
 
 BTC = Market("QUANTDEV", "BINANCE_FUTURES", "BTCUSDT")
 
