@@ -15,7 +15,8 @@ import pytest
 from candlebeam.io import candle_writer
 
 _ORIGINALS: dict[str, Callable[..., Any]] = {
-    name: getattr(os, name) for name in ("open", "write", "pwrite", "replace", "unlink")
+    name: getattr(os, name)
+    for name in ("open", "write", "pwrite", "ftruncate", "replace", "unlink")
 }
 
 
@@ -105,6 +106,10 @@ class FailingDisk(AbstractContextManager["FailingDisk"]):
 
     def _pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
         return self._written("pwrite", descriptor, data, offset)
+
+    def _ftruncate(self, descriptor: int, size: int) -> None:
+        self.step("truncate", self._paths[descriptor])
+        _ORIGINALS["ftruncate"](descriptor, size)
 
     def _fsync(self, descriptor: int) -> None:
         self.step("fsync", self._paths[descriptor])

@@ -30,6 +30,7 @@ CALLS = (
     "open",
     "write",
     "pwrite",
+    "ftruncate",
     "fsync",
     "replace",
     "rename",

@@ -101,7 +101,9 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 
 def test_package_itself_gives_the_public_names_and_imports_them_when_they_are_used() -> None:
-    assert sorted(candlebeam.__all__) == sorted(["Candles", "__version__", "open_candles"])
+    assert sorted(candlebeam.__all__) == sorted(
+        ["AlignedBars", "Candles", "__version__", "open_aligned", "open_candles"]
+    )
     assert all(getattr(candlebeam, name) for name in candlebeam.__all__)
     with pytest.raises(AttributeError, match="module 'candlebeam' has no attribute 'nothing'"):
         _ = candlebeam.nothing

@@ -48,7 +48,7 @@ def take(out: Path) -> None:
 def test_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     with another_process(tmp_path) as process:
         message = (
-            f"{tmp_path}: another backfill is writing here"
+            f"{tmp_path}: another run is writing here"
             f" (process {process.pid} on {socket.gethostname()})"
         )
         with pytest.raises(CandlebeamError, match=f"^{re.escape(message)}$"):
@@ -70,7 +70,7 @@ def test_second_writer_of_the_same_process_is_refused(tmp_path: Path) -> None:
     with output_lock(str(tmp_path)):
         with pytest.raises(CandlebeamError, match=f"\\(process {os.getpid()} on "):
             take(tmp_path)
-        with pytest.raises(CandlebeamError, match="another backfill is writing here"):
+        with pytest.raises(CandlebeamError, match="another run is writing here"):
             take(tmp_path)
 
 
@@ -108,5 +108,5 @@ def test_holder_that_makes_no_sense_is_not_shown(tmp_path: Path, content: bytes)
     with output_lock(str(tmp_path)):
         (holder,) = (path for path in tmp_path.iterdir() if path.name != LOCK_NAME)
         holder.write_bytes(content)
-        with pytest.raises(CandlebeamError, match=r"another backfill is writing here$"):
+        with pytest.raises(CandlebeamError, match=r"another run is writing here$"):
             take(tmp_path)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from candlebeam.errors import CandlebeamError
-from candlebeam.io.durable import cannot_write, write_atomic
+from candlebeam.io.attempt import attempt
+from candlebeam.io.durable import write_atomic
 from candlebeam.outcome import FAILED, BarsOutcome
 from candlebeam.pipelines.quiet import without_warnings
 
@@ -73,16 +73,6 @@ def run_each(
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(folder))
-
-
-def attempt(function: Callable[[T], BarsOutcome], item: T) -> BarsOutcome:
-    """What became of one item; an error that is meant for the user is a failed outcome."""
-    try:
-        return function(item)
-    except CandlebeamError as error:
-        return BarsOutcome(str(item), FAILED, str(error))
-    except OSError as error:
-        return BarsOutcome(str(item), FAILED, cannot_write(error, str(item)))
 
 
 def _note(function: Callable[[T], BarsOutcome], folder: str, numbered: tuple[int, T]) -> None:

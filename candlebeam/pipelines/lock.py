@@ -30,7 +30,7 @@ def output_lock(out: str) -> Iterator[None]:
         lock = filelock.FileLock(os.path.join(out, LOCK_NAME))
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise CandlebeamError(f"{out}: another backfill is writing here{_holder(out)}") from None
+        raise CandlebeamError(f"{out}: another run is writing here{_holder(out)}") from None
     except OSError as error:
         raise CandlebeamError(f"cannot write {out}: {error.strerror or error}") from None
     holder = os.path.join(out, _HOLDER_NAME)

@@ -9,11 +9,8 @@ from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, MarketOutcome
 from candlebeam.pipelines.backfill import BackfillRequest
 from candlebeam.pipelines.progress import format_bytes, format_seconds
 from candlebeam.pipelines.report import Report
-from candlebeam.pipelines.wording import counted
+from candlebeam.pipelines.wording import counted, shortened
 from candlebeam.settings import CandleSettings
-
-#: Problems of one kind that are named; the report has all of them.
-_NAMED = 5
 
 
 def print_summary(report: Report, request: BackfillRequest) -> None:
@@ -58,21 +55,19 @@ def summary_lines(report: Report) -> list[str]:
 
 def problem_lines(report: Report, request: BackfillRequest) -> list[str]:
     """What the user should know besides, one line each."""
-    lines = [*report.notes, *_shortened(report.problems, "problems")]
-    lines += _shortened(
-        [f"{m.market}: {note}" for m in report.markets for note in m.notes], "notes"
-    )
+    lines = [*report.notes, *shortened(report.problems, "problems")]
+    lines += shortened([f"{m.market}: {note}" for m in report.markets for note in m.notes], "notes")
     damaged = [f"{d['path']}: {d['damage']}" for m in report.markets for d in m.damaged]
-    lines += _shortened(damaged, "damaged files")
+    lines += shortened(damaged, "damaged files")
     missing = [
         f"{path}: missing" for m in report.markets if m.status != FAILED for path in m.missing
     ]
-    lines += _shortened(missing, "missing files")
-    lines += _shortened(
+    lines += shortened(missing, "missing files")
+    lines += shortened(
         [_late(m, request) for m in report.markets if m.late_trades or m.late_files],
         "markets with late input",
     )
-    lines += _shortened(
+    lines += shortened(
         [f"{m.market}: failed: {m.error}" for m in report.markets if m.status == FAILED],
         "failed markets",
     )
@@ -118,9 +113,3 @@ def _archive(request: BackfillRequest) -> list[str]:
     if request.agg2 is not None:
         return ["--agg2", request.agg2]
     return ["--dbn", *request.dbn]
-
-
-def _shortened(lines: list[str], name: str) -> list[str]:
-    if len(lines) <= _NAMED:
-        return lines
-    return [*lines[:_NAMED], f"... {len(lines) - _NAMED} more {name}; --report names all of them"]
