@@ -1,1 +1,1 @@
-"""Candlebeam timed beside DuckDB, Polars and decompression alone: `python -m benchmarks.run`."""
+"""Candlebeam timed beside other programs and libraries: `python -m benchmarks.run`."""

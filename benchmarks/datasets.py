@@ -1,249 +1,49 @@
 """The archives that are timed: made up, but of the sizes and shapes of real ones.
 
-Each is built once, with two processes, into a cache folder. What was built is written beside it
-(`NAME.json`), so that every program that reads it can be held against how many trades and how many
-minutes with trades there are.
+Each is built once, into a cache folder. What was built is written beside it (`NAME.json`), so that
+every program that reads it can be held against what there is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import sys
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict
 
-import numpy as np
-from isal import isal_zlib
+from benchmarks.agg2_data import Agg2Set
+from benchmarks.cache import NAMES, TINY, DataSet, ensure, scale
+from benchmarks.candle_data import CandleSet
+from benchmarks.dbn_set import DbnSet
+from benchmarks.trade_log_data import BusySet, dense_markets, small_markets
+from benchmarks.trade_log_data import TradeLogSet as Logs
 
-from benchmarks.cache import NAMES, VERSION, Built, cache_folder, read_built, write_built
-from benchmarks.rows import WIDEST_ROW, write_rows
-
-MINUTE_MS = 60_000
-FILE_HOURS = 4
-FILE_MS = FILE_HOURS * 3_600_000
-START = datetime(2023, 1, 1, tzinfo=timezone.utc)
-
-BUSY_START = datetime(2024, 3, 1, tzinfo=timezone.utc)
-BUSY_BLOCKS = 100
-BUSY_TRADES_PER_BLOCK = 920_000
-
-
-@dataclass(frozen=True)
-class MarketShape:
-    """A made-up market: where its files lie, and what its numbers look like."""
-
-    folder: str
-    price: float
-    price_decimals: int
-    size_decimals: int
-    typical_size: float
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """Markets times files, every file of four hours."""
-
-    name: str
-    markets: tuple[MarketShape, ...]
-    files_per_market: int
-    trades_per_file: int
-    gzip_level: int = 6
-    grown_from: str = ""
-    """The data set whose files this one begins with: they are linked, not made again."""
-
-    def file(self, root: Path, market: int, index: int) -> Path:
-        """Where the file `index` of a market lies under a root."""
-        start = START + timedelta(hours=FILE_HOURS * index)
-        return root / self.markets[market].folder / f"{start:%Y-%m-%d-%H}.gz"
-
-
-_DENSE_MARKETS = (
-    MarketShape("RAM/btc/BINANCE/btcusdt", 39_432.48, 2, 6, 0.02),
-    MarketShape("RAM/eth/COINBASE/ETH-USD", 2_312.07, 2, 6, 0.3),
-    MarketShape("RAM/sol/BYBIT/SOLUSDT", 101.25, 2, 3, 12.0),
-    MarketShape("PI/btc/KRAKEN/XBT-USD", 39_431.2, 1, 6, 0.01),
-    MarketShape("PI/ltc/BITSTAMP/ltcusd", 71.43, 2, 4, 3.0),
+_DENSE = Logs("dense", dense_markets(), 600, 30_667)
+_SETS: tuple[DataSet, ...] = (
+    _DENSE,
+    Logs("small", small_markets(), 200, 120),
+    BusySet("busy", 92_000_000),
+    Logs("dense4", dense_markets(), 2_400, 30_667, base=_DENSE),
+    Agg2Set("agg2", days=30, rows_per_day=2_000_000),
+    Agg2Set("agg2-quarter", days=8, rows_per_day=2_000_000),
+    Agg2Set("agg2-day", days=1, rows_per_day=20_000_000),
+    Agg2Set("agg2-tiny", days=1, rows_per_day=100),
+    DbnSet("dbn", records=20_000_000, instruments=1, days=20),
+    DbnSet("dbn-few", records=20_000_000, instruments=5, days=20),
+    DbnSet("dbn-quarter", records=5_000_000, instruments=1, days=5),
+    DbnSet("dbn-tiny", records=100, instruments=1, days=1),
+    CandleSet("candles", 10_000_000),
+    CandleSet("candles-quarter", 2_500_000),
+    CandleSet("candles-tiny", 100),
 )
-
-
-def _small_markets() -> tuple[MarketShape, ...]:
-    """Two hundred markets; every tenth trades around a millionth, some of it written as 9.81e-7."""
-    exchanges = ("BINANCE", "BYBIT", "COINBASE", "KRAKEN")
-    shapes = []
-    for number in range(200):
-        collector = "RAM" if number % 3 else "PI"
-        folder = f"{collector}/alt/{exchanges[number % 4]}/coin{number:03d}usdt"
-        if number % 10 == 7:
-            shapes.append(MarketShape(folder, 9.9e-7, 10, 0, 4_000_000.0))
-        else:
-            decimals = 1 + number % 5
-            shapes.append(MarketShape(folder, 3_000.0 / 10 ** (decimals - 1), decimals, 3, 25.0))
-    return tuple(shapes)
-
-
-DATA_SETS = {
-    "dense": DataSet("dense", _DENSE_MARKETS, 600, 30_667),
-    "small": DataSet("small", _small_markets(), 200, 120),
-    "dense4": DataSet("dense4", _DENSE_MARKETS, 2_400, 30_667, grown_from="dense"),
-}
-
-
-def _text(
-    rng: np.random.Generator,
-    shape: MarketShape,
-    ticks: int,
-    start_ms: int,
-    span_ms: int,
-    trades: int,
-) -> tuple[memoryview, int, int]:
-    """Rows of a random walk that begins at `ticks`.
-
-    A fifth of the rows share time, price and side with the row before, as when one order takes
-    several others. The answer is the text, how many minutes hold a trade, and the last price in
-    ticks.
-    """
-    event = np.cumsum(rng.random(trades) < 0.8)
-    events = int(event[-1]) + 1
-    when = np.sort(rng.integers(start_ms, start_ms + span_ms, events))
-    step = rng.integers(-2, 3, events) * (rng.random(events) < 0.5)
-    walk = np.maximum(ticks + np.cumsum(step), 1)
-    unit = 10**shape.size_decimals
-    size = np.exp(rng.normal(0.0, 1.6, trades)) * (shape.typical_size * unit)
-    size = np.maximum(size.astype(np.int64), 1)
-    coarse = max(int(shape.typical_size * unit) // 2, 1)
-    size = np.where(rng.random(trades) < 0.2, (size // coarse + 1) * coarse, size)
-    buy = (rng.random(events) < 0.5)[event]
-    liquidation = rng.random(trades) < 0.0005
-    ts = when[event]
-    out = np.empty(trades * WIDEST_ROW, np.uint8)
-    length = write_rows(
-        out,
-        ts,
-        walk[event],
-        shape.price_decimals,
-        size,
-        shape.size_decimals,
-        buy,
-        liquidation,
-    )
-    minutes = ts[~liquidation] // MINUTE_MS
-    count = int(np.count_nonzero(np.diff(minutes))) + 1 if minutes.size else 0
-    return out[:length].data, count, int(walk[-1])
-
-
-def _gzip(text: memoryview, level: int) -> bytes:
-    packer = zlib.compressobj(level, zlib.DEFLATED, 31)
-    return packer.compress(text) + packer.flush()
-
-
-def _build_files(data: DataSet, root: Path, market: int, first: int, last: int) -> Built:
-    """Make the files [first, last) of one market; the walk goes on from file to file."""
-    shape = data.markets[market]
-    middle = round(shape.price * 10**shape.price_decimals)
-    # Each run of files starts near the market's usual price, whoever makes it and in which order.
-    ticks = middle + int(np.random.default_rng([VERSION, market, first]).integers(0, 200))
-    total = Built()
-    for index in range(first, last):
-        path = data.file(root, market, index)
-        start_ms = int((START + timedelta(hours=FILE_HOURS * index)).timestamp()) * 1000
-        rng = np.random.default_rng([VERSION, market, index, 1])
-        text, minutes, ticks = _text(rng, shape, ticks, start_ms, FILE_MS, data.trades_per_file)
-        packed = _gzip(text, data.gzip_level)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(packed)
-        total += Built(1, data.trades_per_file, minutes, len(text), len(packed))
-    return total
-
-
-def _link_files(data: DataSet, root: Path, source: Path, count: int) -> None:
-    for market in range(len(data.markets)):
-        for index in range(count):
-            path = data.file(root, market, index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.hardlink_to(data.file(source, market, index))
-
-
-def _build_grid(data: DataSet, root: Path) -> Built:
-    first, total = 0, Built()
-    if data.grown_from:
-        total = ensure(data.grown_from)
-        first = DATA_SETS[data.grown_from].files_per_market
-        _link_files(data, root, cache_folder() / data.grown_from, first)
-    run = 100
-    work = [
-        (market, start, min(start + run, data.files_per_market))
-        for start in range(first, data.files_per_market, run)
-        for market in range(len(data.markets))
-    ]
-    with ProcessPoolExecutor(2) as pool:
-        for done, part in enumerate(pool.map(partial(_build_run, data, root), work), start=1):
-            total += part
-            print(f"\r{data.name}: {100 * done // len(work):3d} %", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    return total
-
-
-def _build_run(data: DataSet, root: Path, run: tuple[int, int, int]) -> Built:
-    return _build_files(data, root, *run)
-
-
-def _busy_blocks(shape: MarketShape) -> Iterator[memoryview]:
-    day_ms = 86_400_000
-    span = day_ms // BUSY_BLOCKS
-    start_ms = int(BUSY_START.timestamp()) * 1000
-    ticks = round(shape.price * 10**shape.price_decimals)
-    for block in range(BUSY_BLOCKS):
-        rng = np.random.default_rng([VERSION, 1_000, block])
-        text, _, ticks = _text(
-            rng, shape, ticks, start_ms + block * span, span, BUSY_TRADES_PER_BLOCK
-        )
-        yield text
-
-
-def _build_busy(root: Path) -> Built:
-    """One market, one day, one gzip member of three gigabytes of rows."""
-    shape = _DENSE_MARKETS[0]
-    path = root / shape.folder / f"{BUSY_START:%Y-%m-%d}.gz"
-    path.parent.mkdir(parents=True)
-    packer = isal_zlib.compressobj(2, isal_zlib.DEFLATED, 31)
-    text_bytes = 0
-    with path.open("wb") as out:
-        for text in _busy_blocks(shape):
-            out.write(packer.compress(text))
-            text_bytes += len(text)
-        out.write(packer.flush())
-    trades = BUSY_BLOCKS * BUSY_TRADES_PER_BLOCK
-    return Built(1, trades, 24 * 60, text_bytes, path.stat().st_size)
-
-
-def ensure(name: str) -> Built:
-    """Build a data set, unless it is there already."""
-    known = read_built(name)
-    if known is not None:
-        return known
-    cache = cache_folder()
-    unfinished = cache / f"{name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(cache / name, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    built = _build_busy(unfinished) if name == "busy" else _build_grid(DATA_SETS[name], unfinished)
-    unfinished.rename(cache / name)
-    write_built(name, built)
-    return built
+DATA_SETS = {data.name: data for data in _SETS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datasets", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME")
+    parser.add_argument("names", nargs="+", choices=[*NAMES, *TINY.values()], metavar="NAME")
     for name in parser.parse_args().names:
-        built = ensure(name)
+        data = DATA_SETS[name]
+        built = ensure(data if scale() == 1 else data.scaled(scale()))
         print(f"{name}: {json.dumps(asdict(built))}")
 
 

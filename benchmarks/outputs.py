@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.bar_peers import BAR_DTYPE, COLUMNS
+
 
 @dataclass(frozen=True)
 class Content:
@@ -64,12 +66,31 @@ def of_parquet(out: Path) -> Content:
     )
 
 
+def of_bars(out: Path) -> dict[str, float]:
+    """The content of a folder of aligned files, by timeframe: the bars with a volume."""
+    content: dict[str, float] = {}
+    for path in sorted(out.glob("*/*.bin")):
+        bars = np.memmap(path, BAR_DTYPE, "r")
+        traded = bars[bars["ohlcv"][:, -1] > 0]
+        timeframe = path.parent.name
+        content[f"{timeframe} bars"] = len(traded)
+        content[f"{timeframe} starts"] = int((traded["ts"] // 60_000).sum())
+        for place, name in enumerate(COLUMNS):
+            content[f"{timeframe} {name}"] = float(traded["ohlcv"][:, place].sum())
+    return content
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outputs", description=__doc__)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    content = of_parquet(out) if any(out.glob("*.parquet")) else of_candle_files(out)
-    print(json.dumps(asdict(content)))
+    content: dict[str, float]
+    if any(out.glob("*/*.bin")):
+        content = of_bars(out)
+    else:
+        read = of_parquet if any(out.glob("*.parquet")) else of_candle_files
+        content = asdict(read(out))
+    print(json.dumps(content))
 
 
 if __name__ == "__main__":

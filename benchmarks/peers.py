@@ -1,4 +1,4 @@
-"""What candlebeam is timed against, each in a process of its own.
+"""What candlebeam's candles are timed against, each in a process of its own.
 
 `duckdb` and `polars` group the same files by market and minute, into Parquet: open and close by
 the first and last time, high, low, and quote volume and count of buys and of sells. They correct
@@ -7,19 +7,30 @@ tried: both do a statement a market (a group-by over all files with the market t
 file's name took longer, on either data set); Polars decompresses by itself, which was faster than
 giving it text from ISA-L.
 
-`decompress` only reads the files and decompresses them with ISA-L, `--piece` bytes at a time.
+`copy` copies a file in pieces of 1 MiB and forces it to disk.
+
+The others make nothing; `--expect` says how much they should have read:
+
+- `decompress` decompresses the files with ISA-L, `--piece` bytes at a time;
+- `agg2` decompresses the days of an AGG2 archive with zstandard: `--piece` bytes at a time into one
+  buffer a thread, or each at once;
+- `databento` reads a Databento file to its end with Databento's library, as arrays of 16,384
+  records (more at once took longer).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 COLUMNS = {"ts": "BIGINT", "price": "DOUBLE", "size": "DOUBLE", "side": "TINYINT", "liq": "TINYINT"}
+
+DATABENTO_RECORDS = 1 << 14
 
 _DUCKDB_CANDLES = """
     COPY (
@@ -131,25 +142,84 @@ def run_decompress(root: Path, threads: int, piece: int) -> int:
         return sum(pool.map(partial(_decompress, piece), parts))
 
 
+def _unpack_day(piece: int, blob: tuple[Path, int, int]) -> int:
+    import zstandard
+
+    path, offset, length = blob
+    with path.open("rb", buffering=0) as file:
+        packed = os.pread(file.fileno(), length, offset)
+    unpacker = zstandard.ZstdDecompressor()
+    if not piece:
+        return len(unpacker.decompress(packed))
+    total, buffer = 0, bytearray(piece)
+    with unpacker.stream_reader(packed) as reader:
+        while count := reader.readinto(buffer):
+            total += count
+    return total
+
+
+def run_agg2(root: Path, threads: int, piece: int) -> int:
+    """Decompress every day of an AGG2 archive; the answer is how many bytes that were."""
+    blobs = [
+        (index.with_name("data.quantdev"), offset, length)
+        for index in sorted(root.glob("*/*/*/index.quantdev"))
+        for _, offset, length in struct.iter_unpack("<HQQ", index.read_bytes())
+    ]
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(partial(_unpack_day, piece), blobs))
+
+
+def run_databento(root: Path) -> int:
+    """Read the Databento files under `root`; the answer is how many records that were."""
+    import databento
+
+    count = 0
+    for path in sorted(root.glob("*.dbn*")):
+        for records in databento.DBNStore.from_file(path).to_ndarray(count=DATABENTO_RECORDS):
+            count += len(records)
+    return count
+
+
+def run_copy(source: Path, out: Path) -> None:
+    """Copy a file, plainly, into a folder like the one it is in."""
+    target = out / source.parent.name / source.name
+    target.parent.mkdir(parents=True)
+    with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:
+        while piece := read.read(1 << 20):
+            written.write(piece)
+        os.fsync(written.fileno())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=["duckdb", "polars", "decompress"])
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--out", type=Path, help="a new folder for Parquet files")
+    makers = ("duckdb", "polars", "copy")
+    parser.add_argument("what", choices=[*makers, "decompress", "agg2", "databento"])
+    parser.add_argument("root", type=Path, help="the archive; for copy, the file")
+    parser.add_argument("--out", type=Path, help="a new folder for what is made")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--piece", type=int, default=64 << 10, help="bytes decompressed at once")
+    parser.add_argument("--expect", type=int, help="bytes or records that have to be read")
     chosen = parser.parse_args()
-    if chosen.what == "decompress":
-        run_decompress(chosen.root, chosen.threads, chosen.piece)
-        return
-    if chosen.out is None:
+    if chosen.what in makers and chosen.out is None:
         parser.error(f"{chosen.what} needs --out")
-    run = run_duckdb if chosen.what == "duckdb" else run_polars
-    run(chosen.root, chosen.out, chosen.threads)
+    if chosen.what == "copy":
+        run_copy(chosen.root, chosen.out)
+        return
+    if chosen.what in makers:
+        run = run_duckdb if chosen.what == "duckdb" else run_polars
+        run(chosen.root, chosen.out, chosen.threads)
+        return
+    if chosen.what == "databento":
+        count = run_databento(chosen.root)
+    else:
+        read = run_agg2 if chosen.what == "agg2" else run_decompress
+        count = read(chosen.root, chosen.threads, chosen.piece)
+    if chosen.expect not in (None, count):
+        raise SystemExit(f"expected to read {chosen.expect:,}, but it was {count:,}")
 
 
 if __name__ == "__main__":

@@ -4,125 +4,32 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
 from benchmarks.cache import Built
-from benchmarks.measure import Measured
+from benchmarks.results import Results, Row
+from benchmarks.targets import TARGETS
 
-BACKFILL = "candlebeam backfill"
-NOTHING_NEW = "candlebeam backfill, nothing new"
-INDEX = "candlebeam index"
-INDEX_AGAIN = "candlebeam index, again"
-HELP = "candlebeam --help"
-DUCKDB = "DuckDB"
-POLARS = "Polars"
-DECOMPRESS_64K = "decompression alone, 64 KiB pieces"
-DECOMPRESS_1M = "decompression alone, 1 MiB pieces"
-
-_READS_ALL = (BACKFILL, DUCKDB, POLARS, DECOMPRESS_64K, DECOMPRESS_1M)
-
-PACKAGES = ("candlebeam", "apache-beam", "numba", "numpy", "isal", "duckdb", "polars")
+PACKAGES = (
+    "candlebeam",
+    "apache-beam",
+    "numba",
+    "numpy",
+    "isal",
+    "zstandard",
+    "databento",
+    "databento-dbn",
+    "duckdb",
+    "pandas",
+    "polars",
+)
 
 QUIET = 0.05
 """The share of the cores' time that other programs may take before the report warns of it."""
-
-_MEMORY_LIMIT = 600e6
-
-
-@dataclass
-class Results:
-    """What was measured.
-
-    Attributes:
-        runs: by data set and row of the table, the counted runs, in the order they were made.
-        built: by data set, what it holds.
-    """
-
-    cores: int
-    runs: dict[tuple[str, str], list[Measured]] = field(default_factory=dict)
-    built: dict[str, Built] = field(default_factory=dict)
-
-    def add(self, data: str, row: str, measured: Measured) -> None:
-        self.runs.setdefault((data, row), []).append(measured)
-
-    def values(self, data: str, row: str, figure: str = "wall") -> list[float]:
-        """One figure of every run of a row; nothing if the row was not measured."""
-        return [float(getattr(run, figure)) for run in self.runs.get((data, row), [])]
-
-    def median(self, data: str, row: str, figure: str = "wall") -> float | None:
-        """The median of a figure over the runs of a row; None if it was not measured."""
-        values = self.values(data, row, figure)
-        return median(values) if values else None
-
-    def ratio(self, data: str, row: str, figure: str = "wall") -> float | None:
-        """Candlebeam's figure over that of another row, paired run by run: the median."""
-        pairs = zip(
-            self.values(data, BACKFILL, figure), self.values(data, row, figure), strict=False
-        )
-        ratios = [mine / theirs for mine, theirs in pairs]
-        return median(ratios) if ratios else None
-
-
-@dataclass(frozen=True)
-class Target:
-    """A figure that the project set itself to reach."""
-
-    data: str
-    what: str
-    value: Callable[[Results], float | None]
-    limit: float
-    form: Callable[[float], str]
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
-
-
-def _times(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _megabytes(value: float) -> str:
-    return f"{value / 1e6:,.0f} MB"
-
-
-def _over_decompression(results: Results) -> float | None:
-    """Over the quicker of the two ways to decompress, so the ratio is the less flattering one."""
-    ratios = [results.ratio("dense", row) for row in (DECOMPRESS_64K, DECOMPRESS_1M)]
-    return max((ratio for ratio in ratios if ratio is not None), default=None)
-
-
-def _peak_growth(results: Results) -> float | None:
-    once = results.median("dense", BACKFILL, "peak")
-    four_times = results.median("dense4", BACKFILL, "peak")
-    return four_times / once if once and four_times else None
-
-
-TARGETS = (
-    Target("dense", "wall / DuckDB's", lambda r: r.ratio("dense", DUCKDB), 0.50, _times),
-    Target("dense", "wall / Polars'", lambda r: r.ratio("dense", POLARS), 0.65, _times),
-    Target("dense", "wall / decompression alone", _over_decompression, 2.2, _times),
-    Target("dense", "the same, where it should end up", _over_decompression, 1.5, _times),
-    Target(
-        "dense", "peak memory", lambda r: r.median("dense", BACKFILL, "peak"), _MEMORY_LIMIT,
-        _megabytes,
-    ),
-    Target("small", "wall / DuckDB's", lambda r: r.ratio("small", DUCKDB), 0.25, _times),
-    Target("small", "nothing new", lambda r: r.median("small", NOTHING_NEW), 1.0, _seconds),
-    Target("small", "index", lambda r: r.median("small", INDEX), 0.6, _seconds),
-    Target("small", "index, again", lambda r: r.median("small", INDEX_AGAIN), 0.4, _seconds),
-    Target("dense4", "peak memory / dense's", _peak_growth, 1.10, _times),
-    Target(
-        "busy", "peak memory", lambda r: r.median("busy", BACKFILL, "peak"), _MEMORY_LIMIT,
-        _megabytes,
-    ),
-    Target("no data", "--help", lambda r: r.median("no data", HELP), 0.2, _seconds),
-)  # fmt: skip
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -130,23 +37,40 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
+def _ratios(results: Results, data: str, row: Row, *, apart: bool) -> str:
+    if not row.against:
+        return ""
+    found = [
+        results.ratio(data, row.against, row.name, figure, apart=apart)
+        for figure in ("wall", "cpu")
+    ]
+    return " / ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in found)
+
+
 def _measured_rows(results: Results) -> Iterator[tuple[str, ...]]:
-    for (data, row), runs in results.runs.items():
+    for (data, name), runs in results.runs.items():
+        row = results.rows[data, name]
         walls = [run.wall for run in runs]
-        rate = ratios = ""
-        if row in _READS_ALL:
-            rate = f"{results.built[data].trades / median(walls) / 1e6:.1f}"
-        if row in _READS_ALL and row != BACKFILL:
-            found = (results.ratio(data, row), results.ratio(data, row, "cpu"))
-            ratios = " / ".join(f"{ratio:.2f}" for ratio in found if ratio is not None)
+        rate = f"{results.built[data].rows / median(walls) / 1e6:.1f}" if row.reads_all else ""
         yield (
-            f"{data}: {row}",
+            f"{data}: {name}",
             f"{median(walls):.2f}",
             f"{min(walls):.2f} to {max(walls):.2f}",
             f"{median(run.cpu for run in runs):.2f}",
             f"{median(run.peak for run in runs) / 1e6:,.0f}",
             rate,
-            ratios,
+            _ratios(results, data, row, apart=False),
+            _ratios(results, data, row, apart=True) if (data, name) in results.starts else "",
+        )
+
+
+def _start_rows(results: Results) -> Iterator[tuple[str, ...]]:
+    for (data, name), runs in results.starts.items():
+        yield (
+            f"{data}: {name}",
+            f"{median(run.wall for run in runs):.2f}",
+            f"{median(run.cpu for run in runs):.2f}",
+            f"{median(run.peak for run in runs) / 1e6:,.0f}",
         )
 
 
@@ -166,10 +90,10 @@ def _data_rows(built: Mapping[str, Built]) -> Iterator[tuple[str, ...]]:
         yield (
             name,
             f"{data.files:,}",
-            f"{data.trades:,}",
+            f"{data.rows:,}",
             f"{data.candles:,}",
-            f"{data.text_bytes / 1e6:,.0f}",
-            f"{data.gzip_bytes / 1e6:,.0f}",
+            f"{data.bytes / 1e6:,.0f}",
+            f"{data.packed_bytes / 1e6:,.0f}" if data.packed_bytes else "",
         )
 
 
@@ -221,23 +145,36 @@ Written by `make bench BENCH_ARGS=--write`; README.md beside this file says how 
 ## Everything measured
 
 Seconds and megabytes are medians over whole processes. A ratio is candlebeam's time over the row's,
-run by run, then the median: of the wall clock, and of processor time.
+run by run, then the median: of the wall clock, and of processor time. In the last column each side
+has its start taken off: the median of what it takes on next to nothing.
 
 {measured}
-
+{starts}
 ## The data
 
 {data}
 """
 
+_STARTS = """
+## Starts
+
+The same commands on next to nothing of the same kind.
+
+{starts}
+"""
+
 _TARGET_HEAD = ("figure", "to reach", "measured", "")
-_MEASURED_HEAD = ("what", "wall s", "from to", "CPU s", "peak MB", "M trades/s", "ratio wall / CPU")
-_DATA_HEAD = ("data set", "files", "trades", "candles", "text MB", "gzip MB")
+_MEASURED_HEAD = (
+    "what", "wall s", "from to", "CPU s", "peak MB", "M rows/s", "ratio wall / CPU", "starts off",
+)  # fmt: skip
+_START_HEAD = ("what", "wall s", "CPU s", "peak MB")
+_DATA_HEAD = ("data set", "files", "rows", "candles", "plain MB", "packed MB")
 
 
 def render(results: Results) -> str:
     """The report, as Markdown."""
-    others = median(run.others for runs in results.runs.values() for run in runs)
+    others = median(run.others for run in results.all_runs())
+    starts = _table(_START_HEAD, _start_rows(results))
     counts = sorted({len(runs) for runs in results.runs.values()}, reverse=True)
     return _REPORT.format(
         day=datetime.now(timezone.utc),
@@ -249,5 +186,6 @@ def render(results: Results) -> str:
         warning=_WARNING if others > QUIET else "",
         targets=_table(_TARGET_HEAD, _target_rows(results)),
         measured=_table(_MEASURED_HEAD, _measured_rows(results)),
+        starts=_STARTS.format(starts=starts) if results.starts else "",
         data=_table(_DATA_HEAD, _data_rows(results.built)),
     )
