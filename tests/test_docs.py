@@ -44,6 +44,7 @@ from candlebeam.rules.corrections import CORRECTIONS
 from candlebeam.rules.price_scale import PriceScale
 from candlebeam.settings import CandleSettings
 from tests.command_line import PATIENCE, PROJECT, environment
+from tests.databento_runs import serving
 
 DOCUMENTS = sorted(
     path.relative_to(PROJECT).as_posix()
@@ -209,10 +210,12 @@ def test_blocks_run_as_documented(
     found = [b for b in blocks(read(name)) if b.kind in ("console", "pycon", "python")]
     if not found:
         return
-    session = Session(tmp_path)
-    monkeypatch.chdir(session.work)
-    for block in found:
-        session.run(block, name)
+    # The documented downloads come from a server of this process.
+    with serving(tmp_path):
+        session = Session(tmp_path)
+        monkeypatch.chdir(session.work)
+        for block in found:
+            session.run(block, name)
 
 
 def test_first_screen_shows_a_command_and_its_output() -> None:
@@ -221,14 +224,26 @@ def test_first_screen_shows_a_command_and_its_output() -> None:
     assert any(line.startswith("$ candlebeam backfill") for line in begin)
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+def _all_commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command by its whole name, such as `agg2 pack`; groups are none themselves."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _all_commands(command, f"{above}{name} ")
+        else:
+            yield above + name, command
+
+
+COMMANDS = dict(_all_commands(main))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_is_documented(name: str) -> None:
     text = "\n".join(map(read, GUIDES))
     documented = set(_OPTION.findall(text))
     assert re.search(rf"`(candlebeam )?{name}\b", text), f"candlebeam {name} is not documented"
     options = {
         word
-        for parameter in main.commands[name].params
+        for parameter in COMMANDS[name].params
         if isinstance(parameter, click.Option)
         for word in parameter.opts
         if word.startswith("--")
@@ -239,7 +254,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
 
 def test_readme_names_no_option_that_does_not_exist() -> None:
     known = {"--help", "--version"}
-    known |= {word for c in main.commands.values() for p in c.params for word in p.opts}
+    known |= {word for c in COMMANDS.values() for p in c.params for word in p.opts}
     known |= {f"--{name}" for name in _beam_options_in_use()}
     assert set(_OPTION.findall(read("README.md"))) <= known
 
