@@ -1,0 +1,71 @@
+"""Which records of a Databento file are what, by their type."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from candlebeam.formats import dbn_tables as t
+from candlebeam.model import Int64Array
+
+#: By schema, the type of its records and what they are.
+SCHEMA_TYPES = {
+    "trades": (0x00, t.TRADE),
+    "tbbo": (0x01, t.TRADE),
+    "mbp-1": (0x01, t.TRADE),
+    "mbp-10": (0x0A, t.TRADE),
+    "mbo": (0xA0, t.ORDER),
+    "cmbp-1": (0xB1, t.TRADE),
+    "tcbbo": (0xC2, t.TRADE),
+    "ohlcv-1s": (0x20, t.BAR),
+    "ohlcv-1m": (0x21, t.BAR),
+    "ohlcv-1h": (0x22, t.BAR),
+    "ohlcv-1d": (0x23, t.BAR),
+}
+#: By type, the words of a record.
+RECORD_WORDS = {
+    0x00: 6, 0x01: 10, 0x0A: 46, 0xA0: 7, 0xB1: 10, 0xC2: 10, 0x20: 7, 0x21: 7, 0x22: 7, 0x23: 7,
+}  # fmt: skip
+_ERROR, _SYMBOL_MAPPING, _SYSTEM = 0x15, 0x16, 0x17
+
+
+def record_types(schema: str | None) -> tuple[Int64Array, Int64Array]:
+    """What the records of a file are by type, and their words, for `walk_records`.
+
+    A live file has trades among others; what is unknown is skipped, as it may come with a library
+    of tomorrow. Bars of live files are not read, since bars of several lengths can stand in one.
+    """
+    kinds = np.full(256, t.SKIPPED if schema is None else t.UNEXPECTED, np.int64)
+    lengths = np.zeros(256, np.int64)
+    kinds[[_ERROR, _SYSTEM]] = t.SKIPPED
+    kinds[_SYMBOL_MAPPING] = t.MAPPING
+    for name, (record_type, kind) in SCHEMA_TYPES.items():
+        if name == schema or (schema is None and kind != t.BAR):
+            kinds[record_type] = kind
+            lengths[record_type] = RECORD_WORDS[record_type]
+    return kinds, lengths
+
+
+def record_text(words: Int64Array, pos: int) -> str:
+    """What is in the record at a place, for the user."""
+    head = int(words[pos])
+    length, record_type = (head & 0xFF) >> 1, head >> 8 & 0xFF
+    raw = words[pos : pos + length].view(np.uint64).tolist()
+    instrument = head >> 32 & 0xFFFFFFFF
+    begin = f"type={record_type} instrument_id={instrument} ts_event={raw[t.TS_EVENT]}"
+    if record_type not in RECORD_WORDS:
+        return begin
+    kind = next(kind for known, kind in SCHEMA_TYPES.values() if known == record_type)
+    if kind == t.BAR:
+        prices = words[pos + t.BAR_OPEN : pos + t.BAR_OPEN + 4].tolist()
+        named = zip(("open", "high", "low", "close"), prices, strict=True)
+        return f"{begin} " + " ".join(f"{n}={p}" for n, p in named) + f" volume={raw[t.BAR_VOLUME]}"
+    price, size, received, bits = (
+        (t.TRADE_PRICE, t.TRADE_SIZE, t.TRADE_TS_RECV, t.TRADE_SIDE_BITS)
+        if kind == t.TRADE
+        else (t.ORDER_PRICE, t.ORDER_SIZE, t.ORDER_TS_RECV, t.ORDER_SIDE_BITS)
+    )
+    side = chr(raw[size] >> bits & 0xFF)
+    return (
+        f"{begin} ts_recv={raw[received]} price={int(words[pos + price])}"
+        f" size={raw[size] & 0xFFFFFFFF} side={side!a}"
+    )
