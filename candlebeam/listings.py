@@ -78,6 +78,8 @@ def list_dbn(paths: Sequence[str]) -> ListedInventory:
             use = "; `resample` and `export` read bars" if described.timeframe else ""
             notes.append(f"{path}: {described.schema} records are no trades{use}")
             continue
+        if not described.symbols:
+            notes.append(f"{path}: it names no instrument, so none of its records can be read")
         folder, name = os.path.split(path)
         file = ListedFile(described.start_ts or 0, name, folder, "", size)
         schema = described.schema or "live"

@@ -75,7 +75,7 @@ def expected_of_days(*days: Records) -> bytes:
 
 def truncated(rows: Records) -> Records:
     """The rows as their own writer stores them."""
-    stored = rows.copy()
+    stored: Records = rows.copy()
     for name in ("px", "qty"):
         stored[name] = ((rows[name] / 1e8) * 1e8).astype(np.uint64)
     return stored

@@ -160,6 +160,18 @@ def test_layouts_are_the_librarys() -> None:
         assert (8 * (action - size), 8 * (side - size)) == bits
 
 
+@pytest.mark.parametrize("name", ["TRADE_PRICE", "ORDER_SIDE_BITS", "BAR_VOLUME", "TS_EVENT"])
+def test_a_library_with_other_layouts_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dbn_layout.check_layout.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(dbn_tables, name, getattr(dbn_tables, name) + 8)
+        with pytest.raises(CandlebeamError, match=r"databento_dbn .*: expected \w+ of \w+ at byte"):
+            dbn_layout.check_layout()
+    dbn_layout.check_layout()
+
+
 @st.composite
 def files(draw: st.DrawFn) -> tuple[tuple[Mapping, ...], list[bytes], str]:
     """A few symbols that change their instruments by day, and records of all of them."""

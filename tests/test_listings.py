@@ -130,6 +130,14 @@ def test_what_is_no_file_of_trades_is_told(tmp_path: Path, described: dict[str, 
     assert listed.problems == []
 
 
+def test_a_file_without_instruments_is_told(tmp_path: Path, described: dict[str, DbnFile]) -> None:
+    add(tmp_path, described, "a.dbn", 0, 1, symbols=())
+    listed = list_dbn([str(tmp_path)])
+    assert listed.markets() == {}
+    (note,) = listed.notes
+    assert note == f"{tmp_path}/a.dbn: it names no instrument, so none of its records can be read"
+
+
 def test_a_damaged_head_is_a_problem_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "a.dbn").write_bytes(b"no such thing")
     listed = list_dbn([str(tmp_path)])
