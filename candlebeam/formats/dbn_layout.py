@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def check_layout() -> None:
         for field, place in expected:
             if found.get(field) != place:
                 raise CandlebeamError(
-                    f"databento_dbn {library.__version__}: expected {field} of {name} at byte"
+                    f"databento_dbn {version('databento-dbn')}: expected {field} of {name} at byte"
                     f" {place}, found {found.get(field)}; this version cannot be used"
                 )
 
