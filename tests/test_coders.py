@@ -34,7 +34,9 @@ from tests.trade_batches import MARKET, MIDNIGHT, MINUTE, ROWS, Row, batch, rows
 TEXT = st.text(st.characters() | st.just("\udc80"), max_size=8)
 PLACES = st.integers(0, 2**63)
 MARKETS = st.builds(Market, TEXT, TEXT, TEXT)
-SHARDS = st.builds(ShardRef, TEXT, PLACES, PLACES, PLACES, PLACES)
+# Without `together`, builds would nest them to any depth.
+ALONE = st.builds(ShardRef, TEXT, PLACES, PLACES, PLACES, PLACES, together=st.just(()))
+SHARDS = st.lists(ALONE, min_size=1, max_size=2).map(ShardRef.of_all)
 CHUNKS = st.builds(ChunkRef, SHARDS, st.integers(0, 10**6), TEXT, st.booleans(), TEXT)
 COUNTS = st.integers(0, 2**62)
 OUTCOMES = st.builds(

@@ -52,7 +52,10 @@ class Fetched:
     @classmethod
     def decode(cls, data: bytes) -> Fetched:
         """Raises `ValueError` for bytes that `encode` did not make."""
-        values = json.loads(data)
+        try:
+            values = json.loads(data)
+        except RecursionError as error:
+            raise ValueError(str(error)) from None
         if not isinstance(values, dict) or values.pop("version", None) != _VERSION:
             raise ValueError(f"expected an object of version {_VERSION}")
         try:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from apache_beam import coders
 
+from candlebeam.errors import FormatError
 from candlebeam.io.staging import ChunkRef, ShardRef
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, Market, Timeframe, TradeBatch
 from candlebeam.outcome import MarketOutcome
@@ -23,6 +24,18 @@ _COLUMN_TYPES = (np.int64, np.float64, np.float64, np.uint8, np.uint8)
 
 class _PlainCoder(coders.Coder):
     """Equal values give equal bytes, and any two coders of one class are the same."""
+
+    def from_bytes(self, encoded: bytes) -> Any:
+        """The inverse of `encode`; raises whatever it comes upon where the bytes are damaged."""
+        raise NotImplementedError
+
+    def decode(self, encoded: bytes) -> Any:
+        """Raises `FormatError` for bytes that `encode` did not make."""
+        try:
+            return self.from_bytes(encoded)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            name = type(self).__name__
+            raise FormatError("between two stages", f"what {name} writes", str(error)) from None
 
     def is_deterministic(self) -> bool:
         return True
@@ -48,7 +61,7 @@ class _JsonCoder(_PlainCoder):
     def encode(self, value: Any) -> bytes:
         return json.dumps(self.to_values(value), separators=(",", ":")).encode()
 
-    def decode(self, encoded: bytes) -> Any:
+    def from_bytes(self, encoded: bytes) -> Any:
         return self.from_values(json.loads(encoded))
 
 
@@ -104,27 +117,32 @@ class TradeBatchCoder(_FrameCoder):
         count = [] if value.count is None else [value.count.tobytes()]
         return b"".join([head, b"\n", *columns, *count])
 
-    def decode(self, encoded: bytes) -> TradeBatch:
+    def from_bytes(self, encoded: bytes) -> TradeBatch:
         head, _, body = encoded.partition(b"\n")
         market, length, counted = json.loads(head)
         columns, offset = [], 0
         for dtype in (*_COLUMN_TYPES, *([np.int64] if counted else [])):
             columns.append(np.frombuffer(body, dtype, length, offset))
             offset += columns[-1].nbytes
+        if offset != len(body):
+            raise ValueError(f"{len(body)} bytes of columns, not {offset}")
         return TradeBatch(Market(*market), *columns)
 
 
 class CandleBlockCoder(_FrameCoder):
-    """`CandleBlock`, as its market, its timeframe and its records."""
+    """`CandleBlock`, as its market, its timeframe, its length and its records."""
 
     def encode(self, value: CandleBlock) -> bytes:
-        head = json.dumps([list(value.market), value.timeframe.ms]).encode()
+        head = json.dumps([list(value.market), value.timeframe.ms, len(value)]).encode()
         return head + b"\n" + value.candles.tobytes()
 
-    def decode(self, encoded: bytes) -> CandleBlock:
+    def from_bytes(self, encoded: bytes) -> CandleBlock:
         head, _, body = encoded.partition(b"\n")
-        market, step = json.loads(head)
-        return CandleBlock(Market(*market), Timeframe(step), np.frombuffer(body, BLOCK_DTYPE))
+        market, step, length = json.loads(head)
+        candles = np.frombuffer(body, BLOCK_DTYPE)
+        if len(candles) != length:
+            raise ValueError(f"{len(candles)} candles, not {length}")
+        return CandleBlock(Market(*market), Timeframe(step), candles)
 
 
 for _type, _coder in (

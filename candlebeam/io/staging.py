@@ -231,12 +231,19 @@ class Staging:
         write_atomic(self._outcome_path(market), outcome.encode(), durable=False)
 
     def read_outcome(self, market: Market) -> MarketOutcome | None:
-        """What became of a market in this run; None if that is not known yet."""
+        """What became of a market in this run; None if that is not known yet.
+
+        Raises:
+            FormatError: what stands there is damaged.
+        """
+        path = self._outcome_path(market)
         try:
-            with open(self._outcome_path(market), "rb") as file:
+            with open(path, "rb") as file:
                 return MarketOutcome.decode(file.read())
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FormatError(path, "the outcome of a market", str(error)) from None
 
     def count_outcomes(self) -> int:
         """How many markets of this round are finished."""
