@@ -15,9 +15,15 @@ from typing import Any, NoReturn
 import click
 
 from candlebeam import __version__
+from candlebeam.cli.agg2 import agg2
+from candlebeam.cli.align import align
 from candlebeam.cli.backfill import backfill, index
 from candlebeam.cli.candles import clear, show
+from candlebeam.cli.databento import databento
+from candlebeam.cli.export import export
+from candlebeam.cli.resample import resample
 from candlebeam.cli.running import INTERRUPTED
+from candlebeam.cli.validate import validate
 from candlebeam.errors import CandlebeamError, UsageError
 
 
@@ -53,7 +59,7 @@ def main() -> None:
     """Turns archives of exchange trades into exact, gap-aware candle files."""
 
 
-for _command in (index, backfill, show, clear):
+for _command in (index, backfill, agg2, align, resample, export, show, clear, databento, validate):
     main.add_command(_command)
 
 

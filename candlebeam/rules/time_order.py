@@ -13,13 +13,14 @@ class TimeOrder:
     """Hands on bars, or trades, ascending by time; those of the same time as they came.
 
     One that is older than another before it by more than `patience` comes too late, and is left
-    out. What is handed on does not depend on how the input is cut into pieces.
+    out. A bar without prices is never late, and makes none late. What is handed on does not depend
+    on how the input is cut into pieces.
 
     Args:
         patience: in ms; this much of the end is held back.
 
     Attributes:
-        newest: the latest time so far, in ms.
+        newest: the latest time so far of a bar with prices, in ms.
         late: how many came too late.
         first_late: the time of the first of these; None without any.
     """
@@ -39,18 +40,22 @@ class TimeOrder:
             `bars` of what is handed on, where that is not all of it.
         """
         kept = None
-        if len(bars) and (bars.ts[0] < self.newest or not _ascending(bars.ts)):
+        ascending = _ascending(bars.ts)
+        if len(bars) and (bars.ts[0] < self.newest or not ascending):
             kept = self._in_time(bars)
             bars = bars.part(kept)
-            self.newest = max(self.newest, int(bars.ts.max(initial=_NEVER)))
-        elif len(bars):
-            self.newest = int(bars.ts[-1])
+        if ascending and len(bars) and bars.open[-1] == bars.open[-1]:
+            self.newest = max(self.newest, int(bars.ts[-1]))
+        else:
+            self.newest = int(bars.ts[~np.isnan(bars.open)].max(initial=self.newest))
         if not self._patience:
             return bars, kept
         held = Bars.join([self._held, bars])
         if not _ascending(held.ts):
             held = held.part(np.argsort(held.ts, kind="stable"))
-        ready = int(np.searchsorted(held.ts, self.newest - self._patience))
+        ready = int(
+            np.searchsorted(held.ts, max(self.newest, _NEVER + self._patience) - self._patience)
+        )
         # A copy, or else all of what it is cut from stays in memory.
         self._held = Bars.join([held.part(slice(ready, None))])
         return held.part(slice(ready)), None
@@ -61,9 +66,11 @@ class TimeOrder:
         return held
 
     def _in_time(self, bars: Bars) -> Int64Array:
-        before = np.maximum.accumulate(np.concatenate([[self.newest], bars.ts[:-1]]))
+        times = np.where(np.isnan(bars.open), _NEVER, bars.ts)
+        before = np.maximum.accumulate(np.concatenate([[self.newest], times[:-1]]))
         # Not `before - patience`, which may lie below what int64 holds.
-        late = bars.ts < np.maximum(before, _NEVER + self._patience) - self._patience
+        soon = np.maximum(before, _NEVER + self._patience) - self._patience
+        late = (times < soon) & (times != _NEVER)
         if bool(late.any()):
             self.late += int(late.sum())
             if self.first_late is None:
