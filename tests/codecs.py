@@ -42,6 +42,7 @@ from candlebeam.formats.export_state import ExportedMonth, ExportState
 from candlebeam.formats.fetched_file import Fetched, read_fetched
 from candlebeam.formats.trade_log import TradeLogReader
 from candlebeam.io.coders import (
+    BarsCoder,
     CandleBlockCoder,
     ChunkRefCoder,
     MarketCoder,
@@ -579,6 +580,16 @@ class _CandleBlocks:
         return found.market, found.timeframe.ms, found.candles.tobytes()
 
 
+class _Bars:
+    """`BarsCoder` on rows, which compare."""
+
+    def encode(self, rows: Any) -> bytes:
+        return BarsCoder().encode(bars_from(rows))
+
+    def decode(self, data: bytes) -> list[tuple[Any, ...]]:
+        return rows_of_bars(BarsCoder().decode(data))
+
+
 SAMPLE_SHARD = ShardRef("manifest", 1, 2, 3, 4, (ShardRef("manifest", 5, 6, 7, 8),))
 SAMPLE_COMPANION = companion_of(5)
 SAMPLE_SIDECAR = Sidecar("RAM/BINANCE/x", {"gaps": "zero"}, (SourceState(1, 2, 3),))
@@ -690,6 +701,7 @@ CODECS = [
     coder_codec(
         _TradeBatches(), st.tuples(MARKETS, LOGGED, st.booleans()), (MARKET, SOME_ROWS, True)
     ),
+    coder_codec(_Bars(), BAR_ROWS, SOME_BARS),
     coder_codec(
         _CandleBlocks(),
         st.tuples(

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.io.coders import (
+    BarsCoder,
     CandleBlockCoder,
     ChunkRefCoder,
     MarketCoder,
@@ -23,7 +24,7 @@ from candlebeam.io.coders import (
 from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.read_trades import ShardPart, ShardPartCoder
 from candlebeam.io.staging import ChunkRef, ShardRef
-from candlebeam.model import CandleBlock, FileOutcome, Market, TradeBatch
+from candlebeam.model import Bars, CandleBlock, FileOutcome, Market, TradeBatch
 from candlebeam.outcome import MarketOutcome
 from candlebeam.pipelines.flow import FlowOptions, build_backfill
 from candlebeam.rules.candles import aggregate, empty_candles, merge
@@ -72,6 +73,7 @@ PLAIN: dict[str, tuple[Any, Any, st.SearchStrategy[Any]]] = {
 FRAMES: tuple[tuple[Any, Any], ...] = (
     (TradeBatchCoder(), TradeBatch),
     (CandleBlockCoder(), CandleBlock),
+    (BarsCoder(), Bars),
 )
 ALL = [(coder, kind) for coder, kind, _ in PLAIN.values()] + list(FRAMES)
 

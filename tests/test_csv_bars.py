@@ -576,6 +576,7 @@ def test_folder_is_one_source_for_each_symbol_and_timeframe(tmp_path: Path) -> N
         (".hidden/SPY_2024_03.csv", MIDNIGHT),
         ("SPY/.SPY_2024_03.csv.0.tmp", MIDNIGHT),
         ("SPY/notes.txt", MIDNIGHT),
+        ("1m/SPY_1m_open.csv", MIDNIGHT),
     ]:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from candlebeam.errors import UsageError
 from candlebeam.formats.bar_source import Piece
-from candlebeam.formats.csv_names import CsvName, csv_path
+from candlebeam.formats.csv_names import CsvName, csv_path, is_open_bar
 from candlebeam.formats.csv_reader import BLOCK, CsvHead, CsvReader
 from candlebeam.formats.csv_text import encode_csv
 from candlebeam.model import BAR_COLUMNS, MS_PER_DAY, Int64Array, Market, Timeframe
@@ -37,7 +37,8 @@ def open_csv(
     """The bars of a CSV file, or of all of them under a folder.
 
     The month files of one symbol and timeframe in one folder are one source, in order of month.
-    Names that begin with a dot are passed over. The other arguments are those of `CsvBars`.
+    Names that begin with a dot are passed over, and open bars (`csv_names.open_bar_path`). The
+    other arguments are those of `CsvBars`.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -51,6 +52,8 @@ def open_csv(
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.startswith(".") or not name.lower().endswith(".csv"):
+                continue
+            if is_open_bar(os.path.join(folder, name)):
                 continue
             found = CsvName.of(name)
             # A file without a month is a group of its own.

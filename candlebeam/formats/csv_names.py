@@ -17,6 +17,7 @@ _MONTH_FILE = re.compile(
     r"(?P<symbol>.+)_(?P<month>\d{4}_(?:0[1-9]|1[0-2]))(?:_(?P<period>[1-9]\d*[a-zA-Z]+))?\.csv",
     re.DOTALL,
 )
+_OPEN_END = "_open.csv"
 _ESCAPED = re.compile(r"%([0-7][0-9A-F])")
 
 
@@ -68,6 +69,22 @@ def csv_path(symbol: str, ts: int, timeframe: str | None = None) -> str:
     if timeframe is None:
         return f"{safe}/{safe}_{month}.csv"
     return f"{timeframe}/{safe}_{month}_{timeframe}.csv"
+
+
+def open_bar_path(symbol: str, timeframe: str) -> str:
+    """Where the bar of a symbol stands that may still change, under a folder.
+
+    >>> open_bar_path("SPY", "15s"), is_open_bar("15s/SPY_15s_open.csv")
+    ('15s/SPY_15s_open.csv', True)
+    """
+    safe = Market("", "", symbol).path.rpartition("/")[2]
+    return f"{timeframe}/{safe}_{timeframe}{_OPEN_END}"
+
+
+def is_open_bar(path: str) -> bool:
+    """Whether a file is one of `open_bar_path`, which is no history of its own."""
+    folder, name = os.path.split(path)
+    return name.endswith(f"_{os.path.basename(folder)}{_OPEN_END}")
 
 
 def _unescaped(name: str) -> str:

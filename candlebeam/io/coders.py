@@ -14,7 +14,15 @@ from apache_beam import coders
 
 from candlebeam.errors import FormatError
 from candlebeam.io.staging import ChunkRef, ShardRef
-from candlebeam.model import BLOCK_DTYPE, CandleBlock, Market, Timeframe, TradeBatch
+from candlebeam.model import (
+    BAR_COLUMNS,
+    BLOCK_DTYPE,
+    Bars,
+    CandleBlock,
+    Market,
+    Timeframe,
+    TradeBatch,
+)
 from candlebeam.outcome import MarketOutcome
 
 T = TypeVar("T")
@@ -145,7 +153,25 @@ class CandleBlockCoder(_FrameCoder):
         return CandleBlock(Market(*market), Timeframe(step), candles)
 
 
+class BarsCoder(_FrameCoder):
+    """`Bars`, as their number and their columns one after the other."""
+
+    def encode(self, value: Bars) -> bytes:
+        columns = [getattr(value, name).tobytes() for name in BAR_COLUMNS]
+        return b"".join([b"%d\n" % len(value), *columns])
+
+    def from_bytes(self, encoded: bytes) -> Bars:
+        head, _, body = encoded.partition(b"\n")
+        length = json.loads(head)
+        if len(body) != 8 * length * len(BAR_COLUMNS):
+            raise ValueError(f"{len(body)} bytes of {length} bars")
+        prices = np.frombuffer(body, np.float64, offset=8 * length)
+        columns = prices.reshape(len(BAR_COLUMNS) - 1, length)
+        return Bars(np.frombuffer(body, np.int64, length), *columns)
+
+
 for _type, _coder in (
+    (Bars, BarsCoder),
     (Market, MarketCoder),
     (ShardRef, ShardRefCoder),
     (ChunkRef, ChunkRefCoder),

@@ -14,6 +14,7 @@ from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.aligned_file import RECORD_BYTES, AlignedPaths
 from candlebeam.formats.companion import read_bytes
 from candlebeam.formats.csv_bars import csv_path, encode_csv
+from candlebeam.formats.csv_names import open_bar_path
 from candlebeam.io.aligned_writer import AlignedWriter
 from candlebeam.io.durable import remove, sync_folder, write_atomic
 from candlebeam.model import Bars, Market, Timeframe
@@ -268,8 +269,7 @@ class CsvOutput:
 
     @property
     def _open_path(self) -> str:
-        safe = Market("", "", self._symbol).path.rpartition("/")[2]
-        return os.path.join(self._root, self._period, f"{safe}_{self._period}_open.csv")
+        return os.path.join(self._root, open_bar_path(self._symbol, self._period))
 
     def add(self, bars: Bars) -> None:
         """See `Output`."""
