@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cache import VERSION, Built
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import CandlePaths, Companion
+from candlebeam.formats.candles.companion import CandlePaths, Companion
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import VOLUME_SCALE, Market, Timeframe
 from candlebeam.rules.price_scale import PriceScale
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from candlebeam.formats.aligned_file import AlignedBars as AlignedBars
-    from candlebeam.formats.aligned_file import open_aligned as open_aligned
-    from candlebeam.formats.candle_file import Candles as Candles
-    from candlebeam.formats.candle_file import open_candles as open_candles
+    from candlebeam.formats.aligned.file import AlignedBars as AlignedBars
+    from candlebeam.formats.aligned.file import open_aligned as open_aligned
+    from candlebeam.formats.candles.file import Candles as Candles
+    from candlebeam.formats.candles.file import open_candles as open_candles
 
 #: Loaded when they are used, so that `import candlebeam` costs nothing.
 _PUBLIC = {
-    "AlignedBars": "candlebeam.formats.aligned_file",
-    "Candles": "candlebeam.formats.candle_file",
-    "open_aligned": "candlebeam.formats.aligned_file",
-    "open_candles": "candlebeam.formats.candle_file",
+    "AlignedBars": "candlebeam.formats.aligned.file",
+    "Candles": "candlebeam.formats.candles.file",
+    "open_aligned": "candlebeam.formats.aligned.file",
+    "open_candles": "candlebeam.formats.candles.file",
 }
 __all__ = ["AlignedBars", "Candles", "__version__", "open_aligned", "open_candles"]
 

@@ -61,7 +61,7 @@ def list_dbn(paths: Sequence[str]) -> ListedInventory:
     Raises:
         UsageError: a path is not there.
     """
-    from candlebeam.formats.dbn import describe_dbn
+    from candlebeam.formats.dbn.reader import describe_dbn
 
     spans: dict[Market, list[_Span]] = {}
     skipped: list[str] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from candlebeam.errors import CandlebeamError, FormatError
-from candlebeam.formats.companion import (
+from candlebeam.formats.candles.companion import (
     CandlePaths,
     Companion,
     InputState,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from candlebeam.formats.aligned_file import AlignedPaths
+from candlebeam.formats.aligned.file import AlignedPaths
 from candlebeam.model import BAR_COLUMNS, Bars
 from tests.trade_batches import MIDNIGHT, MINUTE
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from candlebeam.formats.aligned_file import AlignedIndex, AlignedPaths, open_aligned
-from candlebeam.formats.aligned_state import read_aligned_journal, read_index, read_sidecar
+from candlebeam.formats.aligned.file import AlignedIndex, AlignedPaths, open_aligned
+from candlebeam.formats.aligned.state import read_aligned_journal, read_index, read_sidecar
 from candlebeam.io.aligned_writer import AlignedWriter
 from tests.aligned_bars import Bar, bars_from, encoded, filled, minutes
 

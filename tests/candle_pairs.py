@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import CandlePaths, Companion, InputState, ResumeState
+from candlebeam.formats.candles.companion import CandlePaths, Companion, InputState, ResumeState
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import BLOCK_DTYPE, Market, Records
 from candlebeam.rules.price_scale import PriceScale, PriceState
 from candlebeam.settings import CandleSettings

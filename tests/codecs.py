@@ -23,24 +23,24 @@ from hypothesis import strategies as st
 from candlebeam.errors import CandlebeamError, FormatError
 from candlebeam.formats.agg2 import AGG2_ROW_DTYPE, Agg2Reader, IndexRow, encode_day, parse_index
 from candlebeam.formats.agg2_index import DATA_NAME, INDEX_NAME
-from candlebeam.formats.aligned_file import ALIGNED_DTYPE, open_aligned
-from candlebeam.formats.aligned_state import (
+from candlebeam.formats.aligned.file import ALIGNED_DTYPE, open_aligned
+from candlebeam.formats.aligned.state import (
     AlignedIndex,
     AlignedJournal,
     AlignedPaths,
     Sidecar,
     SourceState,
 )
-from candlebeam.formats.bar_tables import ARROW, PARQUET, TableFile, bar_schema, bar_table
-from candlebeam.formats.candle_file import open_candles
-from candlebeam.formats.candle_records import RECORD_DTYPE
+from candlebeam.formats.candles.companion import Companion, InputState, Journal, ResumeState
+from candlebeam.formats.candles.file import open_candles
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.formats.chunk_file import encode_chunk, open_chunk
-from candlebeam.formats.companion import Companion, InputState, Journal, ResumeState
-from candlebeam.formats.csv_bars import CsvBars, encode_csv
-from candlebeam.formats.dbn import DbnReader, iterate_dbn_bars, open_dbn_bars
-from candlebeam.formats.export_state import ExportedMonth, ExportState
+from candlebeam.formats.csv.bars import CsvBars, encode_csv
+from candlebeam.formats.dbn.reader import DbnReader, iterate_dbn_bars, open_dbn_bars
 from candlebeam.formats.fetched_file import Fetched, read_fetched
-from candlebeam.formats.trade_log import TradeLogReader
+from candlebeam.formats.tables.state import ExportedMonth, ExportState
+from candlebeam.formats.tables.tables import ARROW, PARQUET, TableFile, bar_schema, bar_table
+from candlebeam.formats.trade_log.reader import TradeLogReader
 from candlebeam.io.coders import (
     BarsCoder,
     CandleBlockCoder,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from candlebeam.catalog import Catalog
-from candlebeam.formats.companion import Companion, InputState
+from candlebeam.formats.candles.companion import Companion, InputState
 from candlebeam.plan import (
     MarketTask,
     PlannedMarket,

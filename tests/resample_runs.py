@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 import candlebeam
-from candlebeam.formats.aligned_file import AlignedPaths
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.candle_source import CandleSource
-from candlebeam.formats.companion import CandlePaths
-from candlebeam.formats.csv_bars import encode_csv
+from candlebeam.formats.aligned.file import AlignedPaths
+from candlebeam.formats.candles.companion import CandlePaths
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.formats.candles.source import CandleSource
+from candlebeam.formats.csv.bars import encode_csv
 from candlebeam.model import Bars, Market, Records
 from candlebeam.rules.periods import Period, boundaries
 from candlebeam.rules.resample import resample

@@ -15,7 +15,7 @@ from candlebeam.formats import agg2_day
 from candlebeam.formats.agg2 import (
     Agg2Reader,
 )
-from candlebeam.formats.trade_log import FileRejects
+from candlebeam.formats.trade_log.reader import FileRejects
 from candlebeam.model import FileOutcome
 from tests.agg2_blobs import (
     CENTS,

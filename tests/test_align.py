@@ -19,9 +19,9 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 import candlebeam
-from candlebeam.formats.aligned_file import AlignedPaths
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import CandlePaths
+from candlebeam.formats.aligned.file import AlignedPaths
+from candlebeam.formats.candles.companion import CandlePaths
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.io.write_aligned import WriteAligned
 from candlebeam.model import Market, Records
 from candlebeam.pipelines.lock import output_lock

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.aligned_file import AlignedIndex, AlignedPaths, open_aligned
-from candlebeam.formats.aligned_state import (
+from candlebeam.formats.aligned.file import AlignedIndex, AlignedPaths, open_aligned
+from candlebeam.formats.aligned.state import (
     AlignedJournal,
     Sidecar,
     SourceState,

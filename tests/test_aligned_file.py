@@ -13,15 +13,16 @@ import pytest
 
 import candlebeam
 from candlebeam.errors import FormatError, UsageError
-from candlebeam.formats import aligned_file, aligned_state
-from candlebeam.formats.aligned_file import (
+from candlebeam.formats.aligned import file as aligned_file
+from candlebeam.formats.aligned import state as aligned_state
+from candlebeam.formats.aligned.file import (
     ALIGNED_DTYPE,
     AlignedIndex,
     AlignedPaths,
     AlignedSource,
     bars_of,
 )
-from candlebeam.formats.aligned_state import AlignedJournal, Sidecar, SourceState
+from candlebeam.formats.aligned.state import AlignedJournal, Sidecar, SourceState
 from candlebeam.formats.bar_source import BarSource
 from candlebeam.market import Market, Timeframe
 from tests.aligned_bars import encoded, gap, index_bytes, minutes, rows_of, write_aligned

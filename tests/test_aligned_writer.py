@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from candlebeam.errors import CandlebeamError, FormatError, UsageError
-from candlebeam.formats.aligned_file import AlignedPaths, open_aligned
-from candlebeam.formats.aligned_state import (
+from candlebeam.formats.aligned.file import AlignedPaths, open_aligned
+from candlebeam.formats.aligned.state import (
     Sidecar,
     SourceState,
     read_index,

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import RangeError, UsageError
-from candlebeam.formats import bar_tables
-from candlebeam.formats.bar_tables import (
+from candlebeam.formats.candles.file import Candles
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.formats.tables import tables as bar_tables
+from candlebeam.formats.tables.tables import (
     ARROW,
     METADATA_KEY,
     PARQUET,
@@ -28,8 +30,6 @@ from candlebeam.formats.bar_tables import (
     candle_schema,
     candle_table,
 )
-from candlebeam.formats.candle_file import Candles
-from candlebeam.formats.candle_records import RECORD_DTYPE
 from candlebeam.model import BAR_COLUMNS, Bars, Records
 from candlebeam.rules.price_scale import PriceScale
 from tests.candle_pairs import SCALE, companion_of

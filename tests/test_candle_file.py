@@ -10,9 +10,9 @@ import pytest
 
 import candlebeam
 from candlebeam.errors import FormatError, PriceScaleError, RangeError, UsageError
-from candlebeam.formats.candle_file import open_candles
-from candlebeam.formats.candle_records import RECORD_DTYPE, encode_candles
-from candlebeam.formats.companion import CandlePaths, Companion, Journal
+from candlebeam.formats.candles.companion import CandlePaths, Companion, Journal
+from candlebeam.formats.candles.file import open_candles
+from candlebeam.formats.candles.records import RECORD_DTYPE, encode_candles
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, Market
 from candlebeam.rules.candles import aggregate, fill_gaps
 from candlebeam.rules.price_scale import PriceScale

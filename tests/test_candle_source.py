@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats import candle_source, mapped
+from candlebeam.formats import mapped
 from candlebeam.formats.bar_source import BarSource
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.candle_source import CandleSource
-from candlebeam.formats.companion import CandlePaths, Journal
+from candlebeam.formats.candles import source as candle_source
+from candlebeam.formats.candles.companion import CandlePaths, Journal
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.formats.candles.source import CandleSource
 from candlebeam.model import Records
 from candlebeam.rules.price_scale import PriceScale
 from tests.aligned_bars import Bar, rows_of

@@ -10,7 +10,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from candlebeam.errors import RangeError
-from candlebeam.formats.candle_file import open_candles
+from candlebeam.formats.candles.file import open_candles
 from candlebeam.io.cancellation import cancel
 from candlebeam.io.commit_markets import CommitMarkets
 from candlebeam.io.market_commit import CommitOptions

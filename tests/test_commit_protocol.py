@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.candle_file import open_candles
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import CandlePaths, Companion, Journal, read_companion
+from candlebeam.formats.candles.companion import CandlePaths, Companion, Journal, read_companion
+from candlebeam.formats.candles.file import open_candles
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.io.candle_writer import Placed, append, recover, write_anew
 from candlebeam.model import Records
 from candlebeam.rules.price_scale import PriceScale

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.companion import (
+from candlebeam.formats.candles.companion import (
     CandlePaths,
     Companion,
     InputState,

@@ -14,10 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from candlebeam.errors import CandlebeamError, FormatError, RangeError, UsageError
-from candlebeam.formats import csv_reader, csv_text
 from candlebeam.formats.bar_source import BarSource
-from candlebeam.formats.csv_bars import CsvBars, CsvName, csv_path, encode_csv, open_csv
-from candlebeam.formats.csv_text import END_TS, FIRST_TS, HEADER
+from candlebeam.formats.csv import reader as csv_reader
+from candlebeam.formats.csv import text as csv_text
+from candlebeam.formats.csv.bars import CsvBars, CsvName, csv_path, encode_csv, open_csv
+from candlebeam.formats.csv.text import END_TS, FIRST_TS, HEADER
 from candlebeam.model import BAR_COLUMNS, Bars, Market, Timeframe
 from candlebeam.rules.periods import Period
 from tests.bar_rows import bars_from, exact

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from candlebeam.errors import UsageError
-from candlebeam.pipelines.databento_client import Client, checked_gateway
-from candlebeam.pipelines.databento_failures import ApiError, Patience
+from candlebeam.pipelines.databento.client import Client, checked_gateway
+from candlebeam.pipelines.databento.failures import ApiError, Patience
 from tests.command_line import run_process
 from tests.databento_runs import QUICK, databento, serving, without_key
 from tests.databento_server import KEY, Fault, Server
@@ -138,7 +138,7 @@ def test_a_process_that_is_told_everything_shows_no_key(server: Server) -> None:
 
 
 def test_a_missing_library_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "candlebeam.pipelines.databento_client", raising=False)
+    monkeypatch.delitem(sys.modules, "candlebeam.pipelines.databento.client", raising=False)
     monkeypatch.setitem(sys.modules, "databento", None)
     assert databento("ping").expect(1).stderr == (
         "candlebeam: this needs the databento library: pip install 'candlebeam[databento]'\n"

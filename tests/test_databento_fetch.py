@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candlebeam.pipelines.databento_plan import FetchRequest, make_plan
-from candlebeam.pipelines.databento_symbols import Named
+from candlebeam.pipelines.databento.plan import FetchRequest, make_plan
+from candlebeam.pipelines.databento.symbols import Named
 from candlebeam.rules.months import NS_PER_DAY, Span, date_text
 from tests.command_line import run_process
 from tests.databento_runs import (
@@ -116,12 +116,12 @@ class _Recorder:
         self.costs: list[Span] = []
 
     def available(self, _: str) -> object:
-        from candlebeam.pipelines.databento_client import Availability
+        from candlebeam.pipelines.databento.client import Availability
 
         return Availability(self.span, {})
 
     def resolve(self, _dataset: str, symbols: list[str], _stype: str, days: Span) -> object:
-        from candlebeam.pipelines.databento_client import Interval, Resolution
+        from candlebeam.pipelines.databento.client import Interval, Resolution
 
         return Resolution({symbol: [Interval(days, "1")] for symbol in symbols}, (), ())
 

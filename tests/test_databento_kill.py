@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from candlebeam.formats.dbn_whole import check_dbn
+from candlebeam.formats.dbn.whole import check_dbn
 from tests.command_line import COMMAND, PATIENCE, environment
 from tests.databento_runs import fetch, fetch_arguments, files, serving, unfinished
 from tests.databento_server import GET_RANGE, KEY, Fault, Query, Server, ns

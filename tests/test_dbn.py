@@ -18,16 +18,20 @@ from hypothesis import strategies as st
 
 from benchmarks.dbn_data import START, Interval, Mapping, encode_head, symbol_name, write_dbn_trades
 from candlebeam.errors import Cancelled, CandlebeamError, FormatError
-from candlebeam.formats import dbn_ahead, dbn_kernels, dbn_layout, dbn_records, dbn_tables
-from candlebeam.formats.dbn import (
+from candlebeam.formats.dbn import ahead as dbn_ahead
+from candlebeam.formats.dbn import kernels as dbn_kernels
+from candlebeam.formats.dbn import layout as dbn_layout
+from candlebeam.formats.dbn import records as dbn_records
+from candlebeam.formats.dbn import tables as dbn_tables
+from candlebeam.formats.dbn.metadata import read_head
+from candlebeam.formats.dbn.reader import (
     DbnReader,
     SymbolInterval,
     WantedMarket,
     describe_dbn,
     iterate_dbn_bars,
 )
-from candlebeam.formats.dbn_metadata import read_head
-from candlebeam.formats.dbn_stream import DbnStream
+from candlebeam.formats.dbn.stream import DbnStream
 from candlebeam.model import FileOutcome, Market, Timeframe, TradeBatch
 from candlebeam.rules.candles import CandleMerger, aggregate
 from tests.dbn_files import (

@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats import dbn_ahead, dbn_bars, dbn_records
 from candlebeam.formats.bar_source import BarSource
-from candlebeam.formats.dbn import DbnBars, iterate_dbn_bars, open_dbn_bars
+from candlebeam.formats.dbn import ahead as dbn_ahead
+from candlebeam.formats.dbn import bars as dbn_bars
+from candlebeam.formats.dbn import records as dbn_records
+from candlebeam.formats.dbn.reader import DbnBars, iterate_dbn_bars, open_dbn_bars
 from candlebeam.model import BAR_COLUMNS, Bars, Market, Timeframe
 from tests.dbn_files import (
     MIDNIGHT_NS,

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.dbn_data import encode_head, write_dbn_trades
-from candlebeam.formats import dbn_ahead
-from candlebeam.formats.dbn import DbnReader, WantedMarket
-from candlebeam.formats.dbn_stream import DbnStream
+from candlebeam.formats.dbn import ahead as dbn_ahead
+from candlebeam.formats.dbn.reader import DbnReader, WantedMarket
+from candlebeam.formats.dbn.stream import DbnStream
 from candlebeam.model import FileOutcome, Market
 from tests.dbn_files import ONE, record, trade, write_dbn
 

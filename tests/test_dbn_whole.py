@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.dbn_whole import check_dbn
+from candlebeam.formats.dbn.whole import check_dbn
 from candlebeam.formats.fetched_file import Fetched, read_fetched
 from tests.databento_server import Query, compressed, ns
 

@@ -33,9 +33,9 @@ import click
 import pytest
 
 from candlebeam.cli import main
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import Companion, Journal, ResumeState
-from candlebeam.formats.trade_rows import REASONS
+from candlebeam.formats.candles.companion import Companion, Journal, ResumeState
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.formats.trade_log.rows import REASONS
 from candlebeam.model import BLOCK_DTYPE, FileOutcome, Market, Timeframe
 from candlebeam.outcome import MarketOutcome
 from candlebeam.pipelines.report import Report

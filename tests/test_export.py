@@ -21,13 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import CandlebeamError, FormatError, UsageError
-from candlebeam.formats.aligned_file import ALIGNED_DTYPE
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.candle_source import CandleSource
-from candlebeam.formats.companion import CandlePaths, Companion
-from candlebeam.formats.csv_bars import encode_csv, open_csv
-from candlebeam.formats.export_places import ExportPlace, partition_folder, place_of
-from candlebeam.formats.export_state import ExportedMonth, ExportState
+from candlebeam.formats.aligned.file import ALIGNED_DTYPE
+from candlebeam.formats.candles.companion import CandlePaths, Companion
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.formats.candles.source import CandleSource
+from candlebeam.formats.csv.bars import encode_csv, open_csv
+from candlebeam.formats.tables.places import ExportPlace, partition_folder, place_of
+from candlebeam.formats.tables.state import ExportedMonth, ExportState
 from candlebeam.io.export_bars import ExportItem, ExportOptions, export_bars
 from candlebeam.io.write_tables import WriteTables
 from candlebeam.model import Bars, Market, Records, Timeframe

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats import dbn
-from candlebeam.formats.dbn import DbnFile, SymbolInterval
+from candlebeam.formats.dbn import reader as dbn
+from candlebeam.formats.dbn.reader import DbnFile, SymbolInterval
 from candlebeam.inventory import ListedInventory
 from candlebeam.listings import list_agg2, list_dbn
 from candlebeam.model import Market

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from candlebeam.formats.companion import CandlePaths, Companion, ResumeState
+from candlebeam.formats.candles.companion import CandlePaths, Companion, ResumeState
 from candlebeam.model import Market, Timeframe
 from candlebeam.plan import (
     MarketTask,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import PriceScaleError, UsageError
-from candlebeam.formats.candle_records import RECORD_DTYPE
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.kernels import kernel
 from candlebeam.model import BLOCK_DTYPE, Float64Array, Records
 from candlebeam.rules.candles import empty_candles

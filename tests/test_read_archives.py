@@ -14,7 +14,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from benchmarks.dbn_data import write_dbn_trades
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.dbn import DbnReader
+from candlebeam.formats.dbn.reader import DbnReader
 from candlebeam.io.read_archives import ReadAgg2, ReadDbn
 from candlebeam.model import FileOutcome, Market, TradeBatch
 from tests.agg2_archive import DAY_MS, START, BlobArchive, day_rows

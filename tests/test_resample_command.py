@@ -14,8 +14,8 @@ import pytest
 
 import candlebeam
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.candle_source import CandleSource
-from candlebeam.formats.csv_bars import encode_csv
+from candlebeam.formats.candles.source import CandleSource
+from candlebeam.formats.csv.bars import encode_csv
 from candlebeam.io.resample_outputs import ResampleOptions, check_folder
 from candlebeam.model import MS_PER_DAY, Bars, Market, Records
 from candlebeam.pipelines.lock import output_lock

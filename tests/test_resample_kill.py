@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from candlebeam.formats.candle_source import CandleSource
+from candlebeam.formats.candles.source import CandleSource
 from candlebeam.model import Records
 from tests.aligned_bars import (
     rows_of,

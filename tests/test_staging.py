@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.trade_log import TradeLogReader
+from candlebeam.formats.trade_log.reader import TradeLogReader
 from candlebeam.io import staging as staging_module
 from candlebeam.io.staging import (
     Staging,

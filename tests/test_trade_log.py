@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from candlebeam.errors import Cancelled
-from candlebeam.formats import gzip_text
-from candlebeam.formats.trade_log import FileRejects, RejectedRow, TradeLogReader, twin
+from candlebeam.formats.trade_log import gzip_text
+from candlebeam.formats.trade_log.reader import FileRejects, RejectedRow, TradeLogReader, twin
 from candlebeam.model import FileOutcome, InputFile, Market, TradeBatch
 from tests.slow_gzip import gunzip
 from tests.trade_log_rules import Trade, read_text, unzip

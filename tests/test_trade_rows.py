@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from candlebeam.formats import trade_rows
 from candlebeam.formats.decimal_numbers import NO_NUMBER, PARSED, UNDECIDED, WORD_PAD, parse_number
-from candlebeam.formats.trade_log import TradeLogReader
+from candlebeam.formats.trade_log import rows as trade_rows
+from candlebeam.formats.trade_log.reader import TradeLogReader
 from candlebeam.kernels import kernel
 from candlebeam.model import Float64Array, InputFile, Int64Array, Market, Uint8Array
 from tests.trade_log_rules import MAX_ROW, Trade, read_row, read_text

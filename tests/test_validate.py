@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from candlebeam.errors import UsageError
-from candlebeam.formats.aligned_file import AlignedPaths
-from candlebeam.formats.aligned_state import AlignedIndex, AlignedJournal, Sidecar, SourceState
-from candlebeam.formats.companion import CandlePaths, Companion, Journal
+from candlebeam.formats.aligned.file import AlignedPaths
+from candlebeam.formats.aligned.state import AlignedIndex, AlignedJournal, Sidecar, SourceState
+from candlebeam.formats.candles.companion import CandlePaths, Companion, Journal
 from candlebeam.model import BLOCK_DTYPE, Bars, Market, Timeframe
-from candlebeam.pipelines.validate import ValidateRequest, run_validate
-from candlebeam.pipelines.validation import Validation, report_paths
+from candlebeam.pipelines.validation.report import Validation, report_paths
+from candlebeam.pipelines.validation.run import ValidateRequest, run_validate
 from candlebeam.rules.checks import Finding, check_bars
 from candlebeam.rules.price_scale import PriceScale
 from candlebeam.transforms.validate import ValidateBars

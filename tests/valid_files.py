@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from candlebeam.formats.aligned_file import ALIGNED_DTYPE, AlignedPaths
-from candlebeam.formats.aligned_state import AlignedIndex
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import CandlePaths, Companion
+from candlebeam.formats.aligned.file import ALIGNED_DTYPE, AlignedPaths
+from candlebeam.formats.aligned.state import AlignedIndex
+from candlebeam.formats.candles.companion import CandlePaths, Companion
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import BLOCK_DTYPE, Market, Records
 from candlebeam.rules.price_scale import PriceScale, PriceState
 from tests.candle_pairs import SCALE, STATE, companion_of, write_pair

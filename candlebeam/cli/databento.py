@@ -15,7 +15,7 @@ from candlebeam.cli.running import Interruption
 from candlebeam.errors import CandlebeamError, UsageError
 
 if TYPE_CHECKING:
-    from candlebeam.pipelines.databento_client import Client
+    from candlebeam.pipelines.databento.client import Client
 
 _RETRIES, _WAIT, _TIMEOUT = 5, 1.0, 100.0
 _START_HELP = "From this month, day or time on: 2024-03, 2024-03-01, 2024-03-01T09:30; UTC."
@@ -63,7 +63,7 @@ def databento() -> None:
 def ping(**api: Any) -> None:
     """Say whether the key works."""
     client = _client(**api)
-    from candlebeam.pipelines.databento_info import ping as say
+    from candlebeam.pipelines.databento.info import ping as say
 
     click.echo(say(client))
 
@@ -73,7 +73,7 @@ def ping(**api: Any) -> None:
 def datasets(**api: Any) -> None:
     """List the datasets, with the range of time that the key gives of each."""
     client = _client(**api)
-    from candlebeam.pipelines.databento_info import list_datasets
+    from candlebeam.pipelines.databento.info import list_datasets
 
     _show(list_datasets(client))
 
@@ -84,7 +84,7 @@ def datasets(**api: Any) -> None:
 def schemas(dataset: str, **api: Any) -> None:
     """List the schemas of DATASET, with their ranges and prices."""
     client = _client(**api)
-    from candlebeam.pipelines.databento_info import list_schemas
+    from candlebeam.pipelines.databento.info import list_schemas
 
     _show(list_schemas(client, dataset))
 
@@ -123,7 +123,7 @@ def symbols(
     if span is not None and not span:
         raise UsageError(f"--start {start} --end {end}: expected an end after the start")
     client = _client(**api)
-    from candlebeam.pipelines.databento_symbols import describe_symbols, named, whole_days
+    from candlebeam.pipelines.databento.symbols import describe_symbols, named, whole_days
 
     chosen = named(_checked(symbols), _checked_stype(stype_in))
     if span is None:
@@ -186,14 +186,14 @@ def fetch(
     if max_cost is not None and math.isnan(max_cost):
         raise UsageError("--max-cost nan: expected a number of dollars")
     client = _client(**api)
-    from candlebeam.pipelines.databento_fetch import fetch_planned
-    from candlebeam.pipelines.databento_plan import (
+    from candlebeam.pipelines.databento.fetch import fetch_planned
+    from candlebeam.pipelines.databento.plan import (
         FetchRequest,
         check_cost,
         cost_table,
         make_plan,
     )
-    from candlebeam.pipelines.databento_symbols import named
+    from candlebeam.pipelines.databento.symbols import named
 
     request = FetchRequest(
         out, dataset, _checked_schema(schema),
@@ -215,14 +215,14 @@ def fetch(
 
 def _client(gateway: str | None, retries: int, retry_wait: float, timeout: float) -> Client:
     """The API as this user may use it."""
-    from candlebeam.pipelines.databento_key import find_key
+    from candlebeam.pipelines.databento.key import find_key
 
     if not (math.isfinite(retry_wait) and math.isfinite(timeout)):
         raise UsageError("--retry-wait and --timeout: expected numbers of seconds")
     key = find_key(os.environ, os.getcwd())
     try:
-        from candlebeam.pipelines.databento_client import Client, checked_gateway
-        from candlebeam.pipelines.databento_failures import Patience
+        from candlebeam.pipelines.databento.client import Client, checked_gateway
+        from candlebeam.pipelines.databento.failures import Patience
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "candlebeam":
             raise

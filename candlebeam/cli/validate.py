@@ -46,8 +46,8 @@ def validate(
     is an error, and with 0 if there are only warnings.
     """
     from candlebeam.kernels import on_compile
-    from candlebeam.pipelines.validate import ValidateRequest, run_validate
-    from candlebeam.pipelines.validation import report_paths
+    from candlebeam.pipelines.validation.report import report_paths
+    from candlebeam.pipelines.validation.run import ValidateRequest, run_validate
 
     request = ValidateRequest(paths, source=source, timeframe=timeframe, tz=tz, any_price=any_price)
     if report_file:

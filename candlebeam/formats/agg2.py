@@ -39,7 +39,7 @@ from candlebeam.formats.agg2_index import (
     parse_index,
     read_index,
 )
-from candlebeam.formats.trade_log import BATCH_TRADES, FileRejects, RejectedRow
+from candlebeam.formats.trade_log.reader import BATCH_TRADES, FileRejects, RejectedRow
 from candlebeam.model import (
     FileOutcome,
     Float64Array,

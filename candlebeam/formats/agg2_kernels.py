@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from candlebeam.formats.usual_rows import MAX_TS, MIN_TS, VOLUME_LIMIT, VOLUME_SCALE
+from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS, VOLUME_LIMIT, VOLUME_SCALE
 from candlebeam.kernels import callee, kernel
 from candlebeam.model import Float64Array, Int64Array, Uint8Array
 from candlebeam.rules.step_kernels import (

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.bar_source import BarSource
-from candlebeam.formats.companion import CandlePaths
+from candlebeam.formats.candles.companion import CandlePaths
 
 CANDLES = "candles"
 ALIGNED = "aligned"
@@ -73,7 +73,7 @@ def find_bars(path: str, kinds: Sequence[str] = tuple(KINDS)) -> list[BarInput]:
         if kind != CSV and kind in kinds and file == _named(kind, file):
             found.append(BarInput(kind, (file,)))
     if CSV in kinds:
-        from candlebeam.formats.csv_bars import open_csv
+        from candlebeam.formats.csv.bars import open_csv
 
         found += [BarInput(CSV, bars.paths) for bars in open_csv(path)]
     if not found:
@@ -89,18 +89,18 @@ def open_input(found: BarInput) -> list[BarSource]:
     """
     (path, *_) = found.paths
     if found.kind == CANDLES:
-        from candlebeam.formats.candle_source import CandleSource
+        from candlebeam.formats.candles.source import CandleSource
 
         return [CandleSource(path)]
     if found.kind == ALIGNED:
-        from candlebeam.formats.aligned_file import AlignedSource
+        from candlebeam.formats.aligned.file import AlignedSource
 
         return [AlignedSource(path)]
     if found.kind == CSV:
-        from candlebeam.formats.csv_bars import CsvBars
+        from candlebeam.formats.csv.bars import CsvBars
 
         return [CsvBars(found.paths)]
-    from candlebeam.formats.dbn import open_dbn_bars
+    from candlebeam.formats.dbn.reader import open_dbn_bars
 
     return list(open_dbn_bars(path))
 

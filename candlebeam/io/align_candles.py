@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.aligned_file import AlignedPaths
-from candlebeam.formats.candle_source import CandleSource
+from candlebeam.formats.aligned.file import AlignedPaths
+from candlebeam.formats.candles.source import CandleSource
 from candlebeam.io.aligned_layout import GAPS
 from candlebeam.io.aligned_writer import AlignedWriter
 from candlebeam.model import Bars, Market, Timeframe

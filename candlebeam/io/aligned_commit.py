@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.aligned_state import (
+from candlebeam.formats.aligned.state import (
     AlignedIndex,
     AlignedJournal,
     AlignedPaths,

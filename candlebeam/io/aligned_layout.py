@@ -7,8 +7,8 @@ from types import MappingProxyType
 import numpy as np
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats.aligned_file import ALIGNED_DTYPE
-from candlebeam.formats.aligned_kernels import FORWARD, LAST_TS, SKIP, ZERO, lay_out_bars
+from candlebeam.formats.aligned.file import ALIGNED_DTYPE
+from candlebeam.formats.aligned.kernels import FORWARD, LAST_TS, SKIP, ZERO, lay_out_bars
 from candlebeam.model import BAR_COLUMNS, Bars, Uint8Array, for_kernels
 
 _WORDS = ALIGNED_DTYPE.itemsize // 8

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from candlebeam.errors import CandlebeamError, FormatError, UsageError
-from candlebeam.formats.aligned_file import (
+from candlebeam.formats.aligned.file import (
     ALIGNED_DTYPE,
     PIECE_BARS,
     RECORD_BYTES,
     bars_of,
     check_size,
 )
-from candlebeam.formats.aligned_kernels import LAST_TS
-from candlebeam.formats.aligned_state import (
+from candlebeam.formats.aligned.kernels import LAST_TS
+from candlebeam.formats.aligned.state import (
     AlignedIndex,
     AlignedPaths,
     Sidecar,

@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.companion import (
+from candlebeam.formats.candles.companion import (
     CandlePaths,
     Companion,
     Journal,
     read_companion,
     read_journal,
 )
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.io.durable import remove, sync_folder, write_all, write_atomic
 from candlebeam.model import Records
 

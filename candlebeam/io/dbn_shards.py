@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from candlebeam.formats.dbn import DbnReader, WantedMarket
-from candlebeam.formats.trade_log import FileRejects
+from candlebeam.formats.dbn.reader import DbnReader, WantedMarket
+from candlebeam.formats.trade_log.reader import FileRejects
 from candlebeam.model import FileOutcome, Market, TradeBatch
 from candlebeam.plan import Shard
 

@@ -18,18 +18,18 @@ from typing import Any
 
 from candlebeam.errors import CandlebeamError, FormatError, UsageError
 from candlebeam.formats.bar_inputs import CANDLES, CSV, BarInput, open_input
-from candlebeam.formats.bar_tables import TABLE_VERSION, TableFile
-from candlebeam.formats.candle_file import open_candles
-from candlebeam.formats.companion import read_bytes
-from candlebeam.formats.csv_bars import encode_csv
-from candlebeam.formats.export_places import (
+from candlebeam.formats.candles.companion import read_bytes
+from candlebeam.formats.candles.file import open_candles
+from candlebeam.formats.csv.bars import encode_csv
+from candlebeam.formats.tables.places import (
     FORMATS,
     ExportPlace,
     name_of,
     period_of,
     place_of,
 )
-from candlebeam.formats.export_state import ExportedMonth, ExportState
+from candlebeam.formats.tables.state import ExportedMonth, ExportState
+from candlebeam.formats.tables.tables import TABLE_VERSION, TableFile
 from candlebeam.io.durable import placing, remove, write_all, write_atomic
 from candlebeam.io.month_batches import (
     BarBatch,

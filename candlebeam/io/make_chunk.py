@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from candlebeam.formats.trade_rows import parse_rows
+from candlebeam.formats.trade_log.rows import parse_rows
 from candlebeam.inventory import TRADE_LOG
 from candlebeam.io.chunk_builder import ChunkBuilder
 from candlebeam.io.shard_reader import open_reader, write_shard_rejects

@@ -10,9 +10,9 @@ from itertools import chain
 import numpy as np
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats.candle_records import RECORD_DTYPE, encode_candles
+from candlebeam.formats.candles.companion import CandlePaths, Companion, InputState, ResumeState
+from candlebeam.formats.candles.records import RECORD_DTYPE, encode_candles
 from candlebeam.formats.chunk_file import ChunkFile
-from candlebeam.formats.companion import CandlePaths, Companion, InputState, ResumeState
 from candlebeam.io.candle_writer import Placed, append, write_anew
 from candlebeam.io.durable import cannot_write
 from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCandles

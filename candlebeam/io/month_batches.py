@@ -10,16 +10,16 @@ from isal import isal_zlib
 
 from candlebeam.errors import FormatError
 from candlebeam.formats.bar_source import BarSource
-from candlebeam.formats.bar_tables import (
+from candlebeam.formats.candles.file import Candles
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.formats.mapped import MappedBytes
+from candlebeam.formats.tables.tables import (
     GROUP_ROWS,
     bar_schema,
     bar_table,
     candle_schema,
     candle_table,
 )
-from candlebeam.formats.candle_file import Candles
-from candlebeam.formats.candle_records import RECORD_DTYPE
-from candlebeam.formats.mapped import MappedBytes
 from candlebeam.model import BAR_COLUMNS, Bars, Int64Array
 
 if TYPE_CHECKING:

@@ -123,7 +123,7 @@ class _ReadDayFn(beam.DoFn):
 
 class _ReadDbnFn(beam.DoFn):
     def process(self, element: tuple[tuple[Market, ...], ListedFile]) -> Iterator[Any]:
-        from candlebeam.formats.dbn import DbnReader, WantedMarket
+        from candlebeam.formats.dbn.reader import DbnReader, WantedMarket
 
         markets, file = element
         wanted = {market.symbol: WantedMarket(market) for market in markets}

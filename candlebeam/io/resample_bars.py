@@ -190,8 +190,8 @@ class _Run:
         return self._finished(list(makings.values()), partial(self._whole, checksum))
 
     def _read_databento(self, path: str, makings: dict[Market, Making]) -> None:
-        from candlebeam.formats.dbn_metadata import DbnFile
-        from candlebeam.formats.dbn_records import Choice, DbnRecords
+        from candlebeam.formats.dbn.metadata import DbnFile
+        from candlebeam.formats.dbn.records import Choice, DbnRecords
 
         def choose(head: DbnFile, symbol: str) -> tuple[Market, Choice] | None:
             market = head.market(symbol)

@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.aligned_file import RECORD_BYTES, AlignedPaths
-from candlebeam.formats.companion import read_bytes
-from candlebeam.formats.csv_bars import csv_path, encode_csv
-from candlebeam.formats.csv_names import open_bar_path
+from candlebeam.formats.aligned.file import RECORD_BYTES, AlignedPaths
+from candlebeam.formats.candles.companion import read_bytes
+from candlebeam.formats.csv.bars import csv_path, encode_csv
+from candlebeam.formats.csv.names import open_bar_path
 from candlebeam.io.aligned_writer import AlignedWriter
 from candlebeam.io.durable import remove, sync_folder, write_atomic
 from candlebeam.model import Bars, Market, Timeframe

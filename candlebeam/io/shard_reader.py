@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from candlebeam.formats.trade_log import FileRejects, TradeLogReader
+from candlebeam.formats.trade_log.reader import FileRejects, TradeLogReader
 from candlebeam.inventory import AGG2, DBN, TRADE_LOG
 from candlebeam.io.rejects import write_rejects
 from candlebeam.model import FileOutcome, TradeBatch
@@ -13,7 +13,7 @@ from candlebeam.plan import Shard
 
 
 class _FilesReader(Protocol):
-    """What reads the files of one market; see `formats.trade_log.TradeLogReader`."""
+    """What reads the files of one market; see `formats.trade_log.reader.TradeLogReader`."""
 
     outcomes: list[FileOutcome]
     rejects: list[FileRejects]

@@ -8,7 +8,7 @@ from functools import partial
 import apache_beam as beam
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats.candle_source import CandleSource
+from candlebeam.formats.candles.source import CandleSource
 from candlebeam.io.align_candles import AlignOptions, align_candles
 from candlebeam.io.durable import cannot_write
 from candlebeam.model import Market

@@ -17,7 +17,7 @@ from candlebeam.formats import agg2_kernels as loops
 from candlebeam.formats.agg2_blob import FLAG_IS_BUYER_MAKER, SCALE
 from candlebeam.formats.agg2_day import Day, DayBlobs, Month, open_month
 from candlebeam.formats.agg2_index import DayInput, IndexRow, day_of, list_days
-from candlebeam.formats.usual_rows import MAX_TS, MIN_TS
+from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS
 from candlebeam.io.durable import write_atomic
 from candlebeam.market import MS_PER_DAY
 from candlebeam.model import Int64Array

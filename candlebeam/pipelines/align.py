@@ -10,8 +10,13 @@ from functools import partial
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, FormatError, UsageError
-from candlebeam.formats.aligned_file import AlignedPaths
-from candlebeam.formats.companion import CandlePaths, Companion, read_companion, read_journal
+from candlebeam.formats.aligned.file import AlignedPaths
+from candlebeam.formats.candles.companion import (
+    CandlePaths,
+    Companion,
+    read_companion,
+    read_journal,
+)
 from candlebeam.io.align_candles import AlignOptions, align_candles
 from candlebeam.pipelines.bars_report import BarsReport
 from candlebeam.pipelines.each import run_each

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from candlebeam.catalog import Catalog
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.companion import CandlePaths
+from candlebeam.formats.candles.companion import CandlePaths
 from candlebeam.inventory import Inventory
 from candlebeam.io.cancellation import cancellable
 from candlebeam.io.candle_writer import recover

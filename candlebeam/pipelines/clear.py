@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats.companion import CandlePaths
+from candlebeam.formats.candles.companion import CandlePaths
 from candlebeam.io.durable import remove, sync_folder
 from candlebeam.io.staging import Staging
 from candlebeam.model import Market

@@ -10,7 +10,7 @@ from functools import partial
 
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.bar_inputs import CANDLES, CSV, DBN, BarInput, find_bars, open_input
-from candlebeam.formats.export_places import name_of, period_of
+from candlebeam.formats.tables.places import name_of, period_of
 from candlebeam.io.export_bars import ExportItem, ExportOptions, export_bars
 from candlebeam.model import Market
 from candlebeam.outcome import FAILED, BarsOutcome

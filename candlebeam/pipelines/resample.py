@@ -22,7 +22,7 @@ from candlebeam.pipelines.lock import output_lock
 from candlebeam.rules.resample import check_periods, time_text
 
 if TYPE_CHECKING:
-    from candlebeam.formats.dbn_metadata import DbnFile
+    from candlebeam.formats.dbn.metadata import DbnFile
 
 #: Files that are open at a time, at most, where a Databento file has many markets.
 _OPEN_FILES = 256
@@ -165,8 +165,8 @@ def _databento_items(
     """Groups of markets that the same files have, each file a part of their history."""
     if not inputs:
         return
-    from candlebeam.formats.dbn_bars import open_dbn_bars
-    from candlebeam.formats.dbn_records import describe_dbn
+    from candlebeam.formats.dbn.bars import open_dbn_bars
+    from candlebeam.formats.dbn.records import describe_dbn
 
     heads: dict[str, DbnFile] = {}
     paths: dict[Market, list[str]] = {}

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 import numpy as np
 
 from candlebeam.errors import UsageError
-from candlebeam.formats.candle_file import Candles, open_candles
-from candlebeam.formats.candle_records import RECORD_DTYPE
+from candlebeam.formats.candles.file import Candles, open_candles
+from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import VOLUME_SCALE
 from candlebeam.pipelines.wording import counted
 
