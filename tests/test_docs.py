@@ -316,7 +316,7 @@ def test_record_layout_is_documented(name: str) -> None:
 
 
 def test_design_names_every_module() -> None:
-    named = set(re.findall(r"[a-z_]+", _layout()))
+    named = set(re.findall(r"[a-z0-9_]+", _layout()))
     modules = {path.stem for path in _modules()}
     assert modules <= named, f"not in the layout: {sorted(modules - named)}"
 
