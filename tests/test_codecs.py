@@ -76,7 +76,7 @@ def test_value_reads_back_and_equal_values_are_equal_bytes(
 
 def test_every_class_that_is_encoded_and_decoded_is_here() -> None:
     found = set()
-    for module in pkgutil.iter_modules(formats.__path__, "candlebeam.formats."):
+    for module in pkgutil.walk_packages(formats.__path__, "candlebeam.formats."):
         for kind in vars(importlib.import_module(module.name)).values():
             if isinstance(kind, type) and hasattr(kind, "encode") and hasattr(kind, "decode"):
                 found.add(kind)
