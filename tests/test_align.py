@@ -287,7 +287,7 @@ def test_other_files_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--to", "{}/to"), "nothing to align: expected output folders or candle files"),
+        (("--to", "{}/to"), "nothing to read: expected output folders or files of bars"),
         (("{}/none", "--to", "{}/to"), "{}/none: no such file or folder"),
         (("{}/x.txt", "--to", "{}/to"), "{}/x.txt: expected a folder, or the .bin or .json of"),
         (("{}/out", "--to", "{}/to", "--nosuch"), "the command line: --nosuch is no option of"),

@@ -376,7 +376,7 @@ def test_wrong_usage_is_told_and_nothing_is_written(
 
 def test_input_that_is_none_is_told(tmp_path: Path) -> None:
     to = ("--to", tmp_path / "to", "--timeframes", "5m")
-    assert "nothing to resample" in run_here("resample", *to).expect(2).stderr
+    assert "nothing to read" in run_here("resample", *to).expect(2).stderr
     failed = run_here("resample", tmp_path / "nowhere", *to).expect(2)
     assert "nowhere: no such file or folder" in failed.stderr
     (tmp_path / "empty").mkdir()

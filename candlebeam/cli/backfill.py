@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from candlebeam.cli.running import (
-    INTERRUPTED,
-    Interruption,
     ManyValues,
     ManyValuesOption,
     check_writable,
+    going_on_later,
     market_filters,
     progress,
 )
@@ -132,15 +131,8 @@ def backfill(
     check_writable(report_file)
     keep_freed_memory()
     on_compile(lambda line: click.echo(line, err=True))
-    with Interruption() as interruption:
-        try:
-            report = run_backfill(request, progress())
-        except BaseException:
-            # Beam may have made another error of it on its way.
-            if not interruption.asked:
-                raise
-            click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
-            sys.exit(INTERRUPTED)
+    with going_on_later():
+        report = run_backfill(request, progress())
     if report_file:
         report.write(report_file)
     from candlebeam.pipelines.summary import print_summary

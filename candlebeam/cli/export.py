@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 import click
 
-from candlebeam.cli.running import (
-    INTERRUPTED,
-    Interruption,
-    check_writable,
-    market_filters,
-)
+from candlebeam.cli.running import bars_command, run_bars
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -29,10 +24,7 @@ from candlebeam.cli.running import (
     "--by-market", is_flag=True, help="CSV: a folder for each collector and exchange under --to."
 )
 @click.option("--by-timeframe", is_flag=True, help="CSV: a folder for each timeframe.")
-@market_filters
-@click.option("--force", is_flag=True, help="Make every file again, whatever is there.")
-@click.option("--report", "report_file", type=click.Path(), help="Write all that happened as JSON.")
-@click.option("--runner-config", type=click.Path(), help="A file with Beam options.")
+@bars_command
 def export(
     outs: tuple[str, ...],
     to: str,
@@ -41,11 +33,7 @@ def export(
     by_market: bool,
     by_timeframe: bool,
     force: bool,
-    report_file: str | None,
-    runner_config: str | None,
-    collector: str | None,
-    exchange: str | None,
-    symbol: str | None,
+    **common: Any,
 ) -> None:
     """Write candles as Parquet, CSV or Arrow files, or bring these up to date.
 
@@ -54,33 +42,9 @@ def export(
     alone.
     """
     from candlebeam.io.export_bars import ExportOptions
-    from candlebeam.kernels import on_compile
-    from candlebeam.pipelines.export import ExportRequest, run_export
+    from candlebeam.pipelines.export import run_export
 
-    options = next((i for i, word in enumerate(outs) if word.startswith("-")), len(outs))
-    request = ExportRequest(
-        outs=outs[:options],
-        options=ExportOptions(
-            to=to, form=form, gaps=gaps, by_market=by_market, by_timeframe=by_timeframe, force=force
-        ),
-        collector=collector,
-        exchange=exchange,
-        symbol=symbol,
-        runner_config=runner_config,
-        beam_arguments=outs[options:],
+    options = ExportOptions(
+        to=to, form=form, gaps=gaps, by_market=by_market, by_timeframe=by_timeframe, force=force
     )
-    check_writable(report_file)
-    on_compile(lambda line: click.echo(line, err=True))
-    with Interruption() as interruption:
-        try:
-            report = run_export(request)
-        except BaseException:
-            # Beam may have made another error of it on its way.
-            if not interruption.asked:
-                raise
-            click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
-            sys.exit(INTERRUPTED)
-    if report_file:
-        report.write(report_file)
-    report.print()
-    sys.exit(report.exit_code)
+    run_bars(run_export, outs, options, **common)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 import click
 
-from candlebeam.cli.running import (
-    INTERRUPTED,
-    Interruption,
-    check_writable,
-    market_filters,
-)
+from candlebeam.cli.running import bars_command, run_bars
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -38,10 +33,7 @@ from candlebeam.cli.running import (
 @click.option(
     "--by-market", is_flag=True, help="A folder for each collector and exchange under --to."
 )
-@market_filters
-@click.option("--force", is_flag=True, help="Make every file again, whatever is there.")
-@click.option("--report", "report_file", type=click.Path(), help="Write all that happened as JSON.")
-@click.option("--runner-config", type=click.Path(), help="A file with Beam options.")
+@bars_command
 def resample(
     inputs: tuple[str, ...],
     timeframes: str,
@@ -51,11 +43,7 @@ def resample(
     form: str,
     by_market: bool,
     force: bool,
-    report_file: str | None,
-    runner_config: str | None,
-    collector: str | None,
-    exchange: str | None,
-    symbol: str | None,
+    **common: Any,
 ) -> None:
     """Make bars of longer timeframes, all of them in one pass, or bring them up to date.
 
@@ -65,43 +53,17 @@ def resample(
     there was no trade there is no bar. Aligned files are {to}/{timeframe}/{symbol}.bin with an
     .idx, CSV files {to}/{timeframe}/{symbol}_{YYYY}_{MM}_{timeframe}.csv.
     """
-    from candlebeam.io.memory import keep_freed_memory
     from candlebeam.io.resample_outputs import ResampleOptions
-    from candlebeam.kernels import on_compile
-    from candlebeam.pipelines.resample import ResampleRequest, run_resample
+    from candlebeam.pipelines.resample import run_resample
     from candlebeam.rules.periods import Period
 
-    options = next((i for i, word in enumerate(inputs) if word.startswith("-")), len(inputs))
-    request = ResampleRequest(
-        inputs=inputs[:options],
-        options=ResampleOptions(
-            to=to,
-            periods=Period.parse_all(timeframes),
-            tz=tz,
-            open_bar=open_bar,
-            form=form,
-            by_market=by_market,
-            force=force,
-        ),
-        collector=collector,
-        exchange=exchange,
-        symbol=symbol,
-        runner_config=runner_config,
-        beam_arguments=inputs[options:],
+    options = ResampleOptions(
+        to=to,
+        periods=Period.parse_all(timeframes),
+        tz=tz,
+        open_bar=open_bar,
+        form=form,
+        by_market=by_market,
+        force=force,
     )
-    check_writable(report_file)
-    keep_freed_memory()
-    on_compile(lambda line: click.echo(line, err=True))
-    with Interruption() as interruption:
-        try:
-            report = run_resample(request)
-        except BaseException:
-            # Beam may have made another error of it on its way.
-            if not interruption.asked:
-                raise
-            click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
-            sys.exit(INTERRUPTED)
-    if report_file:
-        report.write(report_file)
-    report.print()
-    sys.exit(report.exit_code)
+    run_bars(run_resample, inputs, options, **common)

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -66,6 +67,53 @@ def progress() -> Any:
     return TerminalProgress() if sys.stderr.isatty() else LogProgress(sys.stderr)
 
 
+def bars_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds what `align`, `resample` and `export` have in common; see `run_bars`."""
+    for option in (
+        click.option("--runner-config", type=click.Path(), help="A file with Beam options."),
+        click.option(
+            "--report", "report_file", type=click.Path(), help="Write all that happened as JSON."
+        ),
+        click.option("--force", is_flag=True, help="Make every file again, whatever is there."),
+        market_filters,
+    ):
+        command = option(command)
+    return command
+
+
+def run_bars(
+    run: Callable[[Any], Any],
+    words: tuple[str, ...],
+    options: Any,
+    report_file: str | None,
+    **request: str | None,
+) -> NoReturn:
+    """Runs a command that makes bars of bars, tells what came of it, and ends the process.
+
+    Args:
+        run: takes a `BarsRequest` and gives a `BarsReport`.
+        words: the inputs, then Beam options.
+        options: those of the command.
+        report_file: where to write the report as JSON.
+        request: what else the request has: filters and the runner configuration.
+    """
+    from candlebeam.io.memory import keep_freed_memory
+    from candlebeam.kernels import on_compile
+    from candlebeam.pipelines.bars_request import BarsRequest
+
+    end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    asked = BarsRequest(words[:end], options, beam_arguments=words[end:], **request)
+    check_writable(report_file)
+    keep_freed_memory()
+    on_compile(lambda line: click.echo(line, err=True))
+    with going_on_later():
+        report = run(asked)
+    if report_file:
+        report.write(report_file)
+    report.print()
+    sys.exit(report.exit_code)
+
+
 def check_writable(path: str | None) -> None:
     """Finds out before the work that a report could not be written after it."""
     if path is None:
@@ -75,6 +123,20 @@ def check_writable(path: str | None) -> None:
         raise UsageError(f"--report {path}: no such folder: {folder}")
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
         raise UsageError(f"--report {path}: cannot be written")
+
+
+@contextmanager
+def going_on_later() -> Iterator[None]:
+    """Ends the process cleanly where the work in the `with` is interrupted."""
+    with Interruption() as interruption:
+        try:
+            yield
+        except BaseException:
+            # Beam may have made another error of it on its way.
+            if not interruption.asked:
+                raise
+            click.echo("candlebeam: interrupted; run it again to go on from here", err=True)
+            sys.exit(INTERRUPTED)
 
 
 class Interruption:

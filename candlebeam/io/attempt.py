@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.io.durable import cannot_write
 from candlebeam.outcome import FAILED, BarsOutcome
 
 T = TypeVar("T")
@@ -19,4 +18,24 @@ def attempt(function: Callable[[T], BarsOutcome], item: T) -> BarsOutcome:
     except CandlebeamError as error:
         return BarsOutcome(str(item), FAILED, str(error))
     except OSError as error:
-        return BarsOutcome(str(item), FAILED, cannot_write(error, str(item)))
+        place = f"{error.filename}: " if error.filename else ""
+        return BarsOutcome(str(item), FAILED, f"{place}{error.strerror or error}")
+
+
+def attempt_one_a_place(
+    function: Callable[[str], BarsOutcome], placed: tuple[str, Iterable[str]], hint: str = ""
+) -> Iterator[BarsOutcome]:
+    """What became of the paths that belong to one place: of more than one, none is written.
+
+    Args:
+        placed: the place and the paths.
+        hint: what would keep them apart, for the message.
+    """
+    place, found = placed
+    paths = sorted(set(found))
+    if len(paths) == 1:
+        yield attempt(function, paths[0])
+        return
+    error = f"{' and '.join(paths)} would both be {place}{hint}"
+    for path in paths:
+        yield BarsOutcome(path, FAILED, error)

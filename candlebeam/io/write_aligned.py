@@ -10,9 +10,9 @@ import apache_beam as beam
 from candlebeam.errors import CandlebeamError
 from candlebeam.formats.candles.source import CandleSource
 from candlebeam.io.align_candles import AlignOptions, align_candles
-from candlebeam.io.durable import cannot_write
+from candlebeam.io.attempt import attempt_one_a_place
 from candlebeam.model import Market
-from candlebeam.outcome import FAILED, BarsOutcome
+from candlebeam.outcome import BarsOutcome
 
 
 class WriteAligned(beam.PTransform):
@@ -59,16 +59,5 @@ def _placed(options: AlignOptions, found: str | tuple[Market, str]) -> tuple[str
 
 
 def _aligned(options: AlignOptions, placed: tuple[str, Iterable[str]]) -> Iterator[BarsOutcome]:
-    place, found = placed
-    paths = sorted(set(found))
-    for path in paths:
-        if len(paths) > 1:
-            error = f"{' and '.join(paths)} would both be {place}; by_market keeps them apart"
-            yield BarsOutcome(path, FAILED, error)
-            continue
-        try:
-            yield align_candles(path, options)
-        except CandlebeamError as error:
-            yield BarsOutcome(path, FAILED, str(error))
-        except OSError as error:
-            yield BarsOutcome(path, FAILED, cannot_write(error, place))
+    align = partial(align_candles, options=options)
+    return attempt_one_a_place(align, placed, "; by_market keeps them apart")

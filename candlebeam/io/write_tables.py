@@ -8,9 +8,9 @@ from functools import partial
 import apache_beam as beam
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.io.durable import cannot_write
+from candlebeam.io.attempt import attempt_one_a_place
 from candlebeam.io.export_bars import KEEP, ExportItem, ExportOptions, export_bars
-from candlebeam.outcome import FAILED, BarsOutcome
+from candlebeam.outcome import BarsOutcome
 
 
 class WriteTables(beam.PTransform):
@@ -63,16 +63,7 @@ def _placed(options: ExportOptions, path: str) -> tuple[str, str]:
 
 
 def _exported(options: ExportOptions, placed: tuple[str, Iterable[str]]) -> Iterator[BarsOutcome]:
-    _, found = placed
-    paths = sorted(set(found))
-    for path in paths:
-        if len(paths) > 1:
-            error = f"{' and '.join(paths)} would be the same files"
-            yield BarsOutcome(path, FAILED, error)
-            continue
-        try:
-            yield export_bars(ExportItem.of_candles(path), options)
-        except CandlebeamError as failure:
-            yield BarsOutcome(path, FAILED, str(failure))
-        except OSError as failure:
-            yield BarsOutcome(path, FAILED, cannot_write(failure, path))
+    def export(path: str) -> BarsOutcome:
+        return export_bars(ExportItem.of_candles(path), options)
+
+    return attempt_one_a_place(export, placed)

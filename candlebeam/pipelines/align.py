@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
-from candlebeam.errors import CandlebeamError, FormatError, UsageError
+from candlebeam.errors import FormatError, UsageError
 from candlebeam.formats.aligned.file import AlignedPaths
 from candlebeam.formats.candles.companion import (
     CandlePaths,
@@ -18,34 +15,11 @@ from candlebeam.formats.candles.companion import (
     read_journal,
 )
 from candlebeam.io.align_candles import AlignOptions, align_candles
+from candlebeam.model import Market
 from candlebeam.pipelines.bars_report import BarsReport
-from candlebeam.pipelines.each import run_each
-from candlebeam.pipelines.lock import output_lock
+from candlebeam.pipelines.bars_request import BarsRequest
 
-
-@dataclass(frozen=True)
-class AlignRequest:
-    """What to do.
-
-    Attributes:
-        outs: output roots of backfills, or candle files.
-        options: where to, and how.
-        collector, exchange, symbol: filters; None takes all.
-        runner_config: a file with Beam options.
-        beam_arguments: Beam options, which count more than those of the file.
-    """
-
-    outs: tuple[str, ...]
-    options: AlignOptions
-    collector: str | None = None
-    exchange: str | None = None
-    symbol: str | None = None
-    runner_config: str | None = None
-    beam_arguments: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.outs:
-            raise UsageError("nothing to align: expected output folders or candle files")
+AlignRequest = BarsRequest[AlignOptions]
 
 
 class _CandleFile(NamedTuple):
@@ -63,28 +37,11 @@ def run_align(request: AlignRequest) -> BarsReport:
         CandlebeamError: nothing could be done at all. What goes wrong with a market is in the
             report.
     """
-    started = time.monotonic()
-    found = [file for out in request.outs for file in _find(out)]
+    found = [file for path in request.inputs for file in _find(path)]
     wanted = [file for file in found if _is_wanted(file, request)]
     if not wanted:
-        filters = [
-            f"{name} {value}"
-            for name in ("collector", "exchange", "symbol")
-            if (value := getattr(request, name))
-        ]
-        of = f" of {', '.join(filters)}" if filters else ""
-        raise CandlebeamError(f"{', '.join(request.outs)}: no candle file{of}")
-    paths = _distinct(wanted, request.options)
-    to = request.options.to
-    with output_lock(to):
-        outcomes = run_each(
-            paths,
-            partial(align_candles, options=request.options),
-            out=to,
-            beam_arguments=request.beam_arguments,
-            runner_config=request.runner_config,
-        )
-    return BarsReport(outcomes, seconds=time.monotonic() - started)
+        raise request.nothing("candle file")
+    return request.run(_distinct(wanted, request.options), align_candles)
 
 
 def _find(out: str) -> Iterator[_CandleFile]:
@@ -123,12 +80,7 @@ def _is_aligned(path: str) -> bool:
 def _is_wanted(file: _CandleFile, request: AlignRequest) -> bool:
     """Whether it is of a market that was asked for. Where nobody knows, the path says so."""
     parts = os.path.abspath(os.path.splitext(file.path)[0]).split(os.sep)[-3:]
-    collector, exchange, symbol = file.companion.market if file.companion else parts
-    return (
-        (not request.collector or request.collector.upper() == collector)
-        and (not request.exchange or request.exchange.upper() == exchange)
-        and (not request.symbol or request.symbol == symbol)
-    )
+    return request.wants(file.companion.market if file.companion else Market(*parts))
 
 
 def _distinct(files: list[_CandleFile], options: AlignOptions) -> list[str]:

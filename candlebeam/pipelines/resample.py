@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.bar_inputs import CANDLES, DBN, BarInput, find_bars, open_input
+from candlebeam.formats.bar_inputs import DBN, BarInput, open_input
 from candlebeam.io.resample_bars import ResampleItem, resample_item
 from candlebeam.io.resample_outputs import ALIGNED, ResampleOptions
 from candlebeam.model import Market
 from candlebeam.outcome import FAILED, BarsOutcome
 from candlebeam.pipelines.bars_report import BarsReport
-from candlebeam.pipelines.each import run_each
-from candlebeam.pipelines.lock import output_lock
+from candlebeam.pipelines.bars_request import BarsRequest, explained
 from candlebeam.rules.resample import check_periods, time_text
 
 if TYPE_CHECKING:
@@ -28,44 +24,7 @@ if TYPE_CHECKING:
 _OPEN_FILES = 256
 
 
-@dataclass(frozen=True)
-class ResampleRequest:
-    """What to do.
-
-    Attributes:
-        inputs: files of bars or trades, or folders of them; see `formats.bar_inputs`.
-        options: what to make, where to, and how.
-        collector, exchange, symbol: filters; None takes all.
-        runner_config: a file with Beam options.
-        beam_arguments: Beam options, which count more than those of the file.
-    """
-
-    inputs: tuple[str, ...]
-    options: ResampleOptions
-    collector: str | None = None
-    exchange: str | None = None
-    symbol: str | None = None
-    runner_config: str | None = None
-    beam_arguments: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise UsageError("nothing to resample: expected files of bars, or folders of them")
-        to = os.path.realpath(self.options.to)
-        for path in self.inputs:
-            if os.path.isdir(path) and f"{to}/".startswith(f"{os.path.realpath(path)}/"):
-                raise UsageError(
-                    f"--to {self.options.to} lies inside of {path}, where the next run would take"
-                    " it for more input"
-                )
-
-    def wants(self, market: Market) -> bool:
-        """Whether the filters let a market through."""
-        return (
-            (not self.collector or self.collector.upper() == market.collector)
-            and (not self.exchange or self.exchange.upper() == market.exchange)
-            and (not self.symbol or self.symbol == market.symbol)
-        )
+ResampleRequest = BarsRequest[ResampleOptions]
 
 
 def run_resample(request: ResampleRequest) -> BarsReport:
@@ -77,28 +36,12 @@ def run_resample(request: ResampleRequest) -> BarsReport:
         CandlebeamError: nothing could be done at all. What goes wrong with an input is in the
             report.
     """
-    started = time.monotonic()
+    request.refuse_output_inside_input()
     items, failed = _find(request)
     if not items and not failed:
-        filters = [
-            f"{name} {value}"
-            for name in ("collector", "exchange", "symbol")
-            if (value := getattr(request, name))
-        ]
-        of = f" of {', '.join(filters)}" if filters else ""
-        raise CandlebeamError(f"{', '.join(request.inputs)}: no bars{of}")
+        raise request.nothing("bars")
     _check_places(items, request.options)
-    to = request.options.to
-    with output_lock(to):
-        outcomes = run_each(
-            items,
-            partial(resample_item, options=request.options),
-            out=to,
-            beam_arguments=request.beam_arguments,
-            runner_config=request.runner_config,
-        )
-    seconds = time.monotonic() - started
-    return BarsReport([*outcomes, *failed], seconds=seconds, noun="input")
+    return request.run(items, resample_item, failed, noun="input")
 
 
 def _find(request: ResampleRequest) -> tuple[list[ResampleItem], list[BarsOutcome]]:
@@ -106,7 +49,7 @@ def _find(request: ResampleRequest) -> tuple[list[ResampleItem], list[BarsOutcom
     items: list[ResampleItem] = []
     failed: list[BarsOutcome] = []
     databento: list[BarInput] = []
-    for found in _inputs(request.inputs):
+    for found in request.found():
         if found.kind == DBN:
             databento.append(found)
             continue
@@ -114,8 +57,8 @@ def _find(request: ResampleRequest) -> tuple[list[ResampleItem], list[BarsOutcom
             (source,) = open_input(found)
             market, timeframe = source.market, source.timeframe
         except (CandlebeamError, OSError) as error:
-            if _may_be_wanted(found, request):
-                failed.append(BarsOutcome(str(found), FAILED, _explained(error, found)))
+            if request.may_want(found):
+                failed.append(BarsOutcome(str(found), FAILED, explained(error, found)))
             continue
         if not request.wants(market):
             continue
@@ -132,31 +75,6 @@ def _find(request: ResampleRequest) -> tuple[list[ResampleItem], list[BarsOutcom
         except UsageError as error:
             raise UsageError(f"{item}: {error}") from None
     return items, failed
-
-
-def _inputs(paths: Sequence[str]) -> Iterator[BarInput]:
-    """What there is to read, each once."""
-    seen = set()
-    for path in paths:
-        for found in find_bars(path):
-            key = tuple(os.path.realpath(file) for file in found.paths)
-            if key not in seen:
-                seen.add(key)
-                yield found
-
-
-def _may_be_wanted(found: BarInput, request: ResampleRequest) -> bool:
-    """Whether an input that cannot be opened is of a market that was asked for."""
-    if found.kind != CANDLES:
-        return True
-    parts = os.path.abspath(os.path.splitext(found.paths[0])[0]).split(os.sep)[-3:]
-    return len(parts) < 3 or request.wants(Market(*parts))
-
-
-def _explained(error: Exception, found: BarInput) -> str:
-    if isinstance(error, OSError) and not isinstance(error, CandlebeamError):
-        return f"{error.filename or found}: {error.strerror or error}"
-    return str(error)
 
 
 def _databento_items(
@@ -176,7 +94,7 @@ def _databento_items(
             heads[path] = describe_dbn(path)
             markets = [source.market for source in open_dbn_bars(path)]
         except (CandlebeamError, OSError) as error:
-            failed.append(BarsOutcome(path, FAILED, _explained(error, found)))
+            failed.append(BarsOutcome(path, FAILED, explained(error, found)))
             continue
         for market in filter(request.wants, markets):
             paths.setdefault(market, []).append(path)
