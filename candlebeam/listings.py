@@ -30,7 +30,7 @@ def list_agg2(
     Raises:
         UsageError: there is no such folder.
     """
-    from candlebeam.formats.agg2_index import DATA_NAME, list_days
+    from candlebeam.formats.agg2.index import DATA_NAME, list_days
 
     base = os.path.realpath(base)
     if not os.path.isdir(base):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import zstandard
 
-from candlebeam.formats.agg2 import Agg2Reader
+from candlebeam.formats.agg2.reader import Agg2Reader
 from candlebeam.model import FileOutcome, InputFile, TradeBatch
 from tests.trade_batches import MARKET, MIDNIGHT, rows_of
 

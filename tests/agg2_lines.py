@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from candlebeam.formats.agg2 import AGG2_ROW_DTYPE, Agg2Reader, list_days
+from candlebeam.formats.agg2.reader import AGG2_ROW_DTYPE, Agg2Reader, list_days
 from candlebeam.model import FileOutcome, InputFile, Market, Records
 from tests.agg2_blobs import AggRow
 from tests.trade_batches import rows_of

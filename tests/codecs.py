@@ -21,8 +21,14 @@ import zstandard
 from hypothesis import strategies as st
 
 from candlebeam.errors import CandlebeamError, FormatError
-from candlebeam.formats.agg2 import AGG2_ROW_DTYPE, Agg2Reader, IndexRow, encode_day, parse_index
-from candlebeam.formats.agg2_index import DATA_NAME, INDEX_NAME
+from candlebeam.formats.agg2.index import DATA_NAME, INDEX_NAME
+from candlebeam.formats.agg2.reader import (
+    AGG2_ROW_DTYPE,
+    Agg2Reader,
+    IndexRow,
+    encode_day,
+    parse_index,
+)
 from candlebeam.formats.aligned.file import ALIGNED_DTYPE, open_aligned
 from candlebeam.formats.aligned.state import (
     AlignedIndex,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import Cancelled
-from candlebeam.formats import agg2_day
-from candlebeam.formats.agg2 import (
+from candlebeam.formats.agg2 import day as agg2_day
+from candlebeam.formats.agg2.reader import (
     Agg2Reader,
 )
 from candlebeam.formats.trade_log.reader import FileRejects

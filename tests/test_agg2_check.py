@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from candlebeam.formats.agg2 import read_index
+from candlebeam.formats.agg2.reader import read_index
 from candlebeam.io.agg2_writer import write_day
 from tests.agg2_blobs import MonthFolder, blob, zstd
 from tests.agg2_lines import (

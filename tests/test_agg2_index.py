@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from candlebeam.errors import CandlebeamError, FormatError
-from candlebeam.formats import agg2
-from candlebeam.formats.agg2 import (
+from candlebeam.formats.agg2 import reader as agg2
+from candlebeam.formats.agg2.blob import HEADER, HEADER_BYTES
+from candlebeam.formats.agg2.index import CHECKED_HEADER, CHECKED_ROW, ROW
+from candlebeam.formats.agg2.reader import (
     AGG2_ROW_DTYPE,
     AGG3_ROW_DTYPE,
     IndexRow,
@@ -20,8 +22,6 @@ from candlebeam.formats.agg2 import (
     list_days,
     parse_index,
 )
-from candlebeam.formats.agg2_blob import HEADER, HEADER_BYTES
-from candlebeam.formats.agg2_index import CHECKED_HEADER, CHECKED_ROW, ROW
 from tests.agg2_blobs import (
     DAY,
     AggRow,
@@ -193,10 +193,11 @@ def test_a_base_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_listing_loads_nothing_that_decompresses(month: MonthFolder, tmp_path: Path) -> None:
     month.add_rows(some_rows(3))
     code = (
-        "import sys; from candlebeam.formats.agg2_index import list_days;"
+        "import sys; from candlebeam.formats.agg2.index import list_days;"
         f"assert len(list(list_days({str(tmp_path)!r}))) == 1;"
         "assert not {'zstandard', 'numba', 'numpy', 'isal'} & set(sys.modules);"
-        "import candlebeam.formats.agg2; assert not {'zstandard', 'numba'} & set(sys.modules)"
+        "import candlebeam.formats.agg2.reader;"
+        "assert not {'zstandard', 'numba'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
 

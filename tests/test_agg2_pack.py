@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.agg2 import read_index
+from candlebeam.formats.agg2.reader import read_index
 from candlebeam.io.agg2_writer import write_day
 from candlebeam.pipelines import agg2_pack
 from candlebeam.pipelines.lock import output_lock

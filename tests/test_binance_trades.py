@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
-from candlebeam.formats.binance_trades import BinanceTrades, RejectedLine
+from candlebeam.formats.agg2.binance_trades import BinanceTrades, RejectedLine
 from tests.trade_batches import MIDNIGHT
 
 FUTURES = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"

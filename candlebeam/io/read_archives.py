@@ -109,7 +109,7 @@ class _ReadDayFn(beam.DoFn):
         self._snap = snap
 
     def process(self, element: tuple[Market, ListedFile]) -> Iterator[Any]:
-        from candlebeam.formats.agg2 import Agg2Reader
+        from candlebeam.formats.agg2.reader import Agg2Reader
 
         market, file = element
         day = InputFile(os.path.join(file.root, file.path), file.size)

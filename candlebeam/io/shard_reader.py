@@ -67,7 +67,7 @@ def _files_reader(
     shard: Shard, keep_rejects: bool, snap: bool, cancelled: Callable[[], bool] | None
 ) -> _FilesReader:
     if shard.source == AGG2:
-        from candlebeam.formats.agg2 import Agg2Reader
+        from candlebeam.formats.agg2.reader import Agg2Reader
 
         return Agg2Reader(
             shard.market,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats import agg2_kernels as loops
-from candlebeam.formats.agg2_blob import FLAG_IS_BUYER_MAKER, SCALE
-from candlebeam.formats.agg2_day import Day, DayBlobs, Month, open_month
-from candlebeam.formats.agg2_index import DayInput, IndexRow, day_of, list_days
+from candlebeam.formats.agg2 import kernels as loops
+from candlebeam.formats.agg2.blob import FLAG_IS_BUYER_MAKER, SCALE
+from candlebeam.formats.agg2.day import Day, DayBlobs, Month, open_month
+from candlebeam.formats.agg2.index import DayInput, IndexRow, day_of, list_days
 from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS
 from candlebeam.io.durable import write_atomic
 from candlebeam.market import MS_PER_DAY

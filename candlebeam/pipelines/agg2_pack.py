@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.formats.agg2_blob import AGG2_ROW_DTYPE
-from candlebeam.formats.agg2_index import day_of
-from candlebeam.formats.binance_trades import BinanceTrades, RejectedLine
+from candlebeam.formats.agg2.binance_trades import BinanceTrades, RejectedLine
+from candlebeam.formats.agg2.blob import AGG2_ROW_DTYPE
+from candlebeam.formats.agg2.index import day_of
 from candlebeam.io.agg2_writer import write_day
 from candlebeam.io.durable import cannot_write, write_atomic
 from candlebeam.market import MS_PER_DAY

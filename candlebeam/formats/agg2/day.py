@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from candlebeam.formats import agg2_kernels as loops
-from candlebeam.formats.agg2_blob import (
+from candlebeam.formats.agg2 import kernels as loops
+from candlebeam.formats.agg2.blob import (
     HEADER_BYTES,
     LAYOUTS,
     ROW_BYTES,
@@ -25,7 +25,7 @@ from candlebeam.formats.agg2_blob import (
     check_header,
     unpacked,
 )
-from candlebeam.formats.agg2_index import DATA_NAME, Index, IndexRow, read_index
+from candlebeam.formats.agg2.index import DATA_NAME, Index, IndexRow, read_index
 from candlebeam.model import Int64Array, Uint8Array
 from candlebeam.rules.step_kernels import MAX_EXPONENT, STATE_SIZE
 from candlebeam.rules.steps import AS_STORED, Step, step_of

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats.agg2_index import IndexRow
+from candlebeam.formats.agg2.index import IndexRow
 from candlebeam.model import Int64Array, Uint8Array
 
 MAGIC = b"AGG2"

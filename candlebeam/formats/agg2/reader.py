@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from candlebeam.errors import Cancelled, FormatError
-from candlebeam.formats import agg2_kernels as loops
-from candlebeam.formats.agg2_blob import (
+from candlebeam.formats.agg2 import kernels as loops
+from candlebeam.formats.agg2.blob import (
     AGG2_ROW_DTYPE,
     AGG3_ROW_DTYPE,
     EXACT_MARK,
@@ -28,8 +28,8 @@ from candlebeam.formats.agg2_blob import (
     BlobError,
     Header,
 )
-from candlebeam.formats.agg2_day import Day, DayBlobs, Month, Search, open_month
-from candlebeam.formats.agg2_index import (
+from candlebeam.formats.agg2.day import Day, DayBlobs, Month, Search, open_month
+from candlebeam.formats.agg2.index import (
     DATA_NAME,
     INDEX_NAME,
     DayInput,

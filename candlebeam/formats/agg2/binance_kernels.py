@@ -6,7 +6,7 @@ and `binance_trades` reads it by the full rules.
 
 from __future__ import annotations
 
-from candlebeam.formats.agg2_kernels import MAX_MICROSECONDS, MIN_MICROSECONDS, WORDS
+from candlebeam.formats.agg2.kernels import MAX_MICROSECONDS, MIN_MICROSECONDS, WORDS
 from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS
 from candlebeam.kernels import callee, kernel
 from candlebeam.model import Int64Array, Uint8Array

@@ -21,9 +21,9 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from candlebeam.errors import FormatError
-from candlebeam.formats import binance_kernels as loops
-from candlebeam.formats.agg2_blob import AGG2_ROW_DTYPE, FLAG_IS_BUYER_MAKER, MAX_COUNT, SCALE
-from candlebeam.formats.agg2_kernels import MAX_MICROSECONDS, MIN_MICROSECONDS, WORDS
+from candlebeam.formats.agg2 import binance_kernels as loops
+from candlebeam.formats.agg2.blob import AGG2_ROW_DTYPE, FLAG_IS_BUYER_MAKER, MAX_COUNT, SCALE
+from candlebeam.formats.agg2.kernels import MAX_MICROSECONDS, MIN_MICROSECONDS, WORDS
 from candlebeam.formats.trade_log.gzip_text import DamageError, text_pieces
 from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS
 from candlebeam.model import Int64Array, Records, Uint8Array
