@@ -75,7 +75,7 @@ class Layout(NamedTuple):
     Attributes:
         name: its magic.
         dtype: of its rows.
-        places: where things stand in a row, for the kernels: see `agg2_kernels`.
+        places: where things stand in a row, for the loops: see `kernels`.
     """
 
     name: str
