@@ -14,7 +14,7 @@ import numpy as np
 
 from candlebeam.errors import CandlebeamError
 from candlebeam.formats.agg2 import kernels as loops
-from candlebeam.formats.agg2.blob import FLAG_IS_BUYER_MAKER, SCALE
+from candlebeam.formats.agg2.blob import FLAG_IS_BUYER_MAKER, LAYOUTS, MAGIC, SCALE, Layout
 from candlebeam.formats.agg2.day import Day, DayBlobs, Month, open_month
 from candlebeam.formats.agg2.index import DayInput, IndexRow, day_of, list_days
 from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS
@@ -182,7 +182,8 @@ def run_check(base: str, symbol: str | None = None) -> CheckReport:
     """
     report = CheckReport()
     days = list_days(base, symbol, on_stray=report.strays.append, on_problem=report.problems.append)
-    blobs = DayBlobs()
+    rows = _Rows()
+    blobs = DayBlobs(watch=rows)
     month: Month | None = None
     folder = ""
     try:
@@ -198,7 +199,7 @@ def run_check(base: str, symbol: str | None = None) -> CheckReport:
                     report.problems.append(_explained(error, os.path.join(base, folder)))
                 else:
                     report.months.append(_checked_month(folder, month))
-            report.days.append(_checked_day(day, month, blobs))
+            report.days.append(_checked_day(day, month, blobs, rows))
     finally:
         if month is not None:
             os.close(month.descriptor)
@@ -236,13 +237,14 @@ def _covered(rows: list[IndexRow]) -> tuple[int, int]:
     return covered, several
 
 
-def _checked_day(listed: DayInput, month: Month | None, blobs: DayBlobs) -> CheckedDay:
+def _checked_day(listed: DayInput, month: Month | None, blobs: DayBlobs, rows: _Rows) -> CheckedDay:
     when = day_of(listed.start_ts)
     checked = CheckedDay(listed.path, listed.symbol, when.isoformat())
     if month is None:
         checked.damage = "its files cannot be opened"
         return checked
     checked.index_rows = len(month.index.of_day(when.day))
+    rows.day = listed.start_ts
     try:
         search = blobs.find(month, when.day)
         day = search.day
@@ -255,7 +257,7 @@ def _checked_day(listed: DayInput, month: Month | None, blobs: DayBlobs) -> Chec
         checked.damage = day.damage
         if day.damage is None:
             checked.contradictions += [f"passed over {passed}" for passed in search.passed]
-        _look_at_rows(checked, listed.start_ts, month, day, blobs)
+        _look_at_rows(checked, day, rows)
     except (CandlebeamError, OSError) as error:
         checked.damage = _explained(error, month.path)
     return checked
@@ -268,46 +270,68 @@ def _step(step: Step) -> str | None:
     return f"{step.size / SCALE:.8f}".rstrip("0").rstrip(".")
 
 
-def _look_at_rows(checked: CheckedDay, start: int, month: Month, day: Day, blobs: DayBlobs) -> None:
-    """Holds the rows against the header, and against each other."""
-    stored_first, stored_last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-    first, last, before = stored_first, stored_last, stored_last
-    invalid = micros = elsewhere = sides = free = 0
-    for piece in blobs.pieces(month, day):
-        rows = piece.view(day.layout.dtype)
+class _Rows:
+    """What there is to be said of the rows of a blob, as they come by.
+
+    Attributes:
+        day: the ms at which their day begins.
+        stored_first, stored_last: the earliest and the latest time as it is stored.
+        first, last: in ms, of valid times alone.
+    """
+
+    def __init__(self) -> None:
+        self.day = 0
+        self.begin(LAYOUTS[MAGIC])
+
+    def begin(self, layout: Layout) -> None:
+        self._dtype = layout.dtype
+        self.stored_first, self.stored_last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+        self.first, self.last = self.stored_first, self.stored_last
+        self._before = self.stored_last
+        self.invalid = self.micros = self.elsewhere = self.sides = self.free = self.unsorted = 0
+
+    def add(self, words: Int64Array) -> None:
+        if not len(words):
+            return
+        rows = words.view(self._dtype)
         stored: Int64Array = rows["ts_ms"]
-        stored_first = min(stored_first, int(stored.min()))
-        stored_last = max(stored_last, int(stored.max()))
+        self.stored_first = min(self.stored_first, int(stored.min()))
+        self.stored_last = max(self.stored_last, int(stored.max()))
         in_micros = (stored > loops.MIN_MICROSECONDS) & (stored < loops.MAX_MICROSECONDS)
         ts = np.where(in_micros, stored // 1000, stored)
         valid = (ts > MIN_TS) & (ts < MAX_TS)
-        micros += int(in_micros.sum())
-        invalid += int((~valid).sum())
-        free += int((rows["px"] == 0).sum())
+        self.micros += int(in_micros.sum())
+        self.invalid += int((~valid).sum())
+        self.free += int((rows["px"] == 0).sum())
         if "side" in (rows.dtype.names or ()):
-            sides += int((rows["side"] != 1 - (rows["flags"] & FLAG_IS_BUYER_MAKER)).sum())
+            self.sides += int((rows["side"] != 1 - (rows["flags"] & FLAG_IS_BUYER_MAKER)).sum())
         ts = ts[valid]
         if not len(ts):
-            continue
-        elsewhere += int(((ts < start) | (ts >= start + MS_PER_DAY)).sum())
-        checked.unsorted += int((np.diff(ts, prepend=max(before, ts[0])) < 0).sum())
-        before = int(ts[-1])
-        first, last = min(first, int(ts.min())), max(last, int(ts.max()))
+            return
+        self.elsewhere += int(((ts < self.day) | (ts >= self.day + MS_PER_DAY)).sum())
+        self.unsorted += int((np.diff(ts, prepend=max(self._before, ts[0])) < 0).sum())
+        self._before = int(ts[-1])
+        self.first, self.last = min(self.first, int(ts.min())), max(self.last, int(ts.max()))
+
+
+def _look_at_rows(checked: CheckedDay, day: Day, rows: _Rows) -> None:
+    """Holds the rows against the header, and against each other."""
+    checked.unsorted = rows.unsorted
     checked.duplicates = int(day.repeated.sum())
-    if last >= first:
-        checked.first_ts, checked.last_ts = int(first), int(last)
+    if rows.last >= rows.first:
+        checked.first_ts, checked.last_ts = rows.first, rows.last
     header = day.header
-    if day.rows and (header.ts_min, header.ts_max) != (stored_first, stored_last):
+    if day.rows and (header.ts_min, header.ts_max) != (rows.stored_first, rows.stored_last):
         checked.contradictions.append(
             f"its header says {header.ts_min} to {header.ts_max},"
-            f" its rows are from {stored_first} to {stored_last}"
+            f" its rows are from {rows.stored_first} to {rows.stored_last}"
         )
     for count, what in (
-        (invalid, "without a valid time"),
-        (elsewhere, "of another day"),
-        (free, "without a price"),
-        (sides, "whose side contradicts its flags"),
-        (micros, "in microseconds"),
+        (rows.invalid, "without a valid time"),
+        (rows.elsewhere, "of another day"),
+        (rows.free, "without a price"),
+        (rows.sides, "whose side contradicts its flags"),
+        (rows.micros, "in microseconds"),
     ):
         if count:
             checked.contradictions.append(f"{counted(count, 'row')} {what}")

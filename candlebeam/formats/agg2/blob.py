@@ -63,7 +63,7 @@ AGG3_ROW_DTYPE = np.dtype(
 )
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_INPUT = 1 << 17
+_INPUT = 1 << 16
 _NOWHERE = 1 << 80
 #: Bytes that are given to a decompressor at a time to find damage, coarse to fine.
 _STEPS = (1 << 16, 1 << 9, 1)
@@ -75,7 +75,7 @@ class Layout(NamedTuple):
     Attributes:
         name: its magic.
         dtype: of its rows.
-        places: where things stand in a row, for the loops: see `kernels`.
+        places: where things stand in a row, for the kernels: see `kernels`.
     """
 
     name: str

@@ -7,11 +7,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from candlebeam.formats.agg2 import kernels as loops
+from candlebeam.formats.agg2 import survey_kernels as surveys
 from candlebeam.formats.agg2.blob import (
     HEADER_BYTES,
     LAYOUTS,
@@ -25,6 +26,7 @@ from candlebeam.formats.agg2.blob import (
     check_header,
     unpacked,
 )
+from candlebeam.formats.agg2.held import HELD_ROW_BYTES, HeldRows, leave_words, take_words
 from candlebeam.formats.agg2.index import DATA_NAME, Index, IndexRow, read_index
 from candlebeam.model import Int64Array, Uint8Array
 from candlebeam.rules.step_kernels import MAX_EXPONENT, STATE_SIZE
@@ -33,11 +35,11 @@ from candlebeam.rules.steps import AS_STORED, Step, step_of
 #: Rows that are read at a time.
 PIECE_ROWS = 8192
 PIECE = PIECE_ROWS * ROW_BYTES
-#: Rows of a blob that take more bytes are not held in memory but decompressed twice, unless their
-#: trade ids do not ascend.
-HELD_BYTES = 96 << 20
+#: Days whose rows would take more than this to hold are decompressed twice.
+HELD_BYTES = 48 << 20
 
 _NOTHING = np.empty(0, np.uint8)
+_NO_WORDS = np.empty(0, np.int64)
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -86,9 +88,9 @@ class Day:
         place: the place of that row among the index rows of the day, from 1.
         layout, header: of the blob.
         rows: how many of its rows are there.
+        salvaged: whether they are what is left of a damaged blob.
         price_step, size_step: how prices and quantities are to be read.
-        ascending: whether trade ids ascend strictly.
-        held: the rows as words, if they are held in memory: until the next day is looked for.
+        held: the rows, if they are held in memory: until the next day is looked for.
         repeated: 1 for each row that an earlier one equals; of length 0 if there is none.
         damage: what is wrong with the blob; None if nothing is.
     """
@@ -98,10 +100,10 @@ class Day:
     layout: Layout
     header: Header
     rows: int
+    salvaged: bool
     price_step: Step
     size_step: Step
-    ascending: bool
-    held: Int64Array | None = None
+    held: HeldRows | None = None
     repeated: Uint8Array = field(default_factory=lambda: _NOTHING)
     damage: str | None = None
 
@@ -121,16 +123,40 @@ class Search(NamedTuple):
     unknown: str | None = None
 
 
+class Watch(Protocol):
+    """Sees the rows of a blob while it is looked at for the first time."""
+
+    def begin(self, layout: Layout) -> None:
+        """Called before the first rows. What came before was of another blob."""
+        ...
+
+    def add(self, words: Int64Array) -> None:
+        """Called with the next rows, as words; they do not stay."""
+        ...
+
+
 class DayBlobs:
-    """Finds days, and reads their rows. It has one buffer, for one day at a time.
+    """Finds days, and reads their rows, one day at a time.
 
     Args:
         check: called for each piece that is read; raises what is to end the work.
+        hold: whether the rows of a day are held, if they can be: so that it need not be
+            decompressed again to read them.
+        watch: sees the rows of each blob that may be a day's; of a day that is found, last.
     """
 
-    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        check: Callable[[], None] = lambda: None,
+        *,
+        hold: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         self._check = check
-        self._buffer: Uint8Array = _NOTHING
+        self._watch = watch
+        self._hold = hold
+        self._buffer: Uint8Array = np.empty(PIECE, np.uint8)
+        self._words: Int64Array | None = None
 
     def find(self, month: Month, number: int) -> Search:
         """Looks for a day of the month.
@@ -168,31 +194,35 @@ class DayBlobs:
         return Search(None, passed, unknown)
 
     def pieces(self, month: Month, day: Day) -> Iterator[Int64Array]:
-        """The rows of a day in pieces, as words: six of int64 a row. They may share the buffer.
+        """The rows of a day as they were, in pieces: six words of int64 a row. They share a buffer.
 
         Raises:
             BlobError: the files have changed since.
             OSError: the data file cannot be read.
         """
-        if day.held is not None:
-            for begin in range(0, len(day.held), PIECE_ROWS * loops.WORDS):
-                yield day.held[begin : begin + PIECE_ROWS * loops.WORDS]
-            return
-        for begin, end in self._read_again(month, day, keep=False):
-            yield self._buffer[begin:end].view(np.int64)
+        source = (Salvage if day.salvaged else unpacked)(month.descriptor, day.row)
+        source.readinto(np.empty(HEADER_BYTES, np.uint8))
+        for at in range(0, day.rows * ROW_BYTES, PIECE):
+            self._check()
+            piece = self._buffer[: day.rows * ROW_BYTES - at]
+            if source.readinto(piece) < len(piece):
+                raise BlobError("it has changed while it was read")
+            yield piece.view(np.int64)
 
     def hold(self, month: Month, day: Day) -> Int64Array:
-        """All rows of a day, as words; valid until the next day is looked for."""
-        if day.held is None:
-            self._room(day.rows * ROW_BYTES)
-            for _ in self._read_again(month, day, keep=True):
-                pass
-            day.held = self._buffer[: day.rows * ROW_BYTES].view(np.int64)
-        return day.held
+        """All rows of a day as they were, as words."""
+        found: Int64Array = np.empty(day.rows * loops.WORDS, np.int64)
+        at = 0
+        for piece in self.pieces(month, day):
+            found[at : at + len(piece)] = piece
+            at += len(piece)
+        return found
 
     def release(self) -> None:
-        """Gives the buffer's memory back."""
-        self._buffer = _NOTHING
+        """Leaves the memory of the rows that are held to others."""
+        if self._words is not None:
+            leave_words(self._words)
+            self._words = None
 
     def _survey(self, month: Month, row: IndexRow, place: int, source: Unpacked | Salvage) -> Day:
         """Reads a blob to its end: whether it is whole, and what is to be known to read its rows.
@@ -205,60 +235,78 @@ class DayBlobs:
         header = check_header(head.tobytes(), row.day)
         layout = LAYOUTS[header.magic]
         digest = hashlib.blake2b(head.data, digest_size=8) if row.checksum is not None else None
-        state: Int64Array = np.zeros(loops.SURVEY_SIZE, np.int64)
-        for search in (loops.PRICE_STATE, loops.SIZE_STATE):
+        state: Int64Array = np.zeros(surveys.SURVEY_SIZE, np.int64)
+        for search in (surveys.PRICE_STATE, surveys.SIZE_STATE):
             state[search : search + STATE_SIZE] = (MAX_EXPONENT, 1, 0)
-        state[loops.ASCENDING] = 1
-        size = ROW_BYTES * header.row_count
-        hold = size <= HELD_BYTES
-        buffer = self._room(size if hold else 0)
+        fits = self._hold and header.row_count * HELD_ROW_BYTES <= HELD_BYTES
+        held = HeldRows(self._room() if fits else _NO_WORDS)
+        late_ids: Int64Array = np.empty(PIECE_ROWS, np.int64)
+        late: list[Int64Array] = []
+        if self._watch is not None:
+            self._watch.begin(layout)
+        buffer = self._buffer
         rows = torn = 0
         filled = PIECE
         while filled == PIECE:
             self._check()
-            begin = rows * ROW_BYTES
-            if not hold or begin + PIECE > len(buffer):
-                hold, begin = False, 0
-            filled = source.readinto(buffer[begin : begin + PIECE])
+            filled = source.readinto(buffer)
             taken, torn = divmod(filled, ROW_BYTES)
             if digest is not None:
-                digest.update(buffer[begin : begin + filled].data)
-            words = buffer[begin : begin + taken * ROW_BYTES].view(np.int64)
-            loops.survey_rows(words, layout.places, state)
+                digest.update(buffer[:filled].data)
+            words = buffer[: taken * ROW_BYTES].view(np.int64)
+            if self._watch is not None:
+                self._watch.add(words)
+            found = surveys.survey_rows(
+                words, layout.places, state, late_ids, held.words, held.state, held.forms
+            )
+            if found:
+                late.append(late_ids[:found].copy())
             rows += taken
         damage = _damage(header, rows, torn, source, row.checksum, digest)
-        if damage and not isinstance(source, Salvage):
+        salvaged = isinstance(source, Salvage)
+        if damage and not salvaged:
             raise BlobError(damage)
         prices, sizes = (
             AS_STORED if header.exact else step_of(state[search : search + STATE_SIZE])
-            for search in (loops.PRICE_STATE, loops.SIZE_STATE)
+            for search in (surveys.PRICE_STATE, surveys.SIZE_STATE)
         )
-        ascending = bool(state[loops.ASCENDING])
-        day = Day(row, place, layout, header, rows, prices, sizes, ascending, damage=damage)
-        if hold:
-            day.held = buffer[: rows * ROW_BYTES].view(np.int64)
-        if not ascending:
-            day.repeated = repeated_rows(self.hold(month, day))
+        day = Day(row, place, layout, header, rows, salvaged, prices, sizes, damage=damage)
+        if held.whole:
+            day.held = held
+        if late:
+            day.repeated = self._repeated(month, day, np.concatenate(late))
         return day
 
-    def _room(self, size: int) -> Uint8Array:
-        """The buffer, with room for so many bytes and a piece behind them."""
-        if len(self._buffer) < size + PIECE:
-            self._buffer = _NOTHING  # the old one goes before the new one comes
-            self._buffer = np.empty(size + PIECE, np.uint8)
-        return self._buffer
+    def _room(self) -> Int64Array:
+        """For the rows of a day; only what is used of it takes memory."""
+        if self._words is None:
+            self._words = take_words(HELD_BYTES // 8)
+        return self._words
 
-    def _read_again(self, month: Month, day: Day, keep: bool) -> Iterator[tuple[int, int]]:
-        """Reads the rows into the buffer, at its start or one piece behind the other."""
-        source = (unpacked if day.damage is None else Salvage)(month.descriptor, day.row)
-        source.readinto(np.empty(HEADER_BYTES, np.uint8))
-        for at in range(0, day.rows * ROW_BYTES, PIECE):
-            self._check()
-            begin = at if keep else 0
-            end = begin + min(PIECE, day.rows * ROW_BYTES - at)
-            if source.readinto(self._buffer[begin:end]) < end - begin:
-                raise BlobError("it has changed while it was read")
-            yield begin, end
+    def _repeated(self, month: Month, day: Day, late_ids: Int64Array) -> Uint8Array:
+        """What `repeated_rows` gives, for a day with these ids that are not above all before them.
+
+        Of rows that are equal, all but the first have such an id.
+        """
+        ids = np.unique(late_ids)
+        if len(ids) * ROW_BYTES > HELD_BYTES:
+            ids = self._several(month, day, ids)
+        places, rows = [], []
+        before = 0
+        for piece in self.pieces(month, day):
+            found = piece.reshape(-1, loops.WORDS)
+            some = _places_among(found[:, 0], ids)[0]
+            places.append(some + before)
+            rows.append(found[some])
+            before += len(found)
+        return _repeats(np.concatenate(places), np.concatenate(rows), day.rows)
+
+    def _several(self, month: Month, day: Day, ids: Int64Array) -> Int64Array:
+        """Those of the ids, sorted, that several rows of a day have."""
+        counts = np.zeros(len(ids), np.int32)
+        for piece in self.pieces(month, day):
+            np.add.at(counts, _places_among(piece[:: loops.WORDS], ids)[1], 1)
+        return ids[counts > 1]
 
 
 def _damage(
@@ -296,20 +344,34 @@ def repeated_rows(words: Int64Array) -> Uint8Array:
     rows = words.reshape(-1, loops.WORDS)
     ids = rows[:, 0].copy()
     ids.sort()
-    twice = ids[1:][(ids[1:] == ids[:-1]) & (ids[1:] != 0)]
-    if not len(twice):
-        return _NOTHING
-    # Both are sorted, but for the rows themselves.
-    place = np.searchsorted(twice, rows[:, 0])
-    place[place == len(twice)] = 0
-    some = np.flatnonzero(twice[place] == rows[:, 0])
-    chosen = rows[some]
+    several = ids[1:][(ids[1:] == ids[:-1]) & (ids[1:] != 0)]
+    some = _places_among(rows[:, 0], several)[0]
+    return _repeats(some, rows[some], len(rows))
+
+
+def _places_among(ids: Int64Array, wanted: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Where ids are that are among the wanted ones, which are sorted; and where those are there."""
+    if not len(wanted):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    place = np.searchsorted(wanted, ids)
+    place[place == len(wanted)] = 0
+    some = np.flatnonzero(wanted[place] == ids)
+    return some, place[some]
+
+
+def _repeats(places: Int64Array, rows: Int64Array, count: int) -> Uint8Array:
+    """1 for each of `count` rows that equals an earlier one; of length 0 if none does.
+
+    Args:
+        places: of the rows that can be.
+        rows: these, as words.
+    """
     # Stable, so that of equal rows the first comes first.
-    order = np.lexsort(tuple(chosen.T))
-    equal = (chosen[order[1:]] == chosen[order[:-1]]).all(axis=1)
-    repeats = some[order[1:][equal]]
+    order = np.lexsort(tuple(rows.T))
+    equal = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
+    repeats = places[order[1:][equal]]
     if not len(repeats):
         return _NOTHING
-    found = np.zeros(len(rows), np.uint8)
+    found = np.zeros(count, np.uint8)
     found[repeats] = 1
     return found

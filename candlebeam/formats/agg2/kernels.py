@@ -11,18 +11,7 @@ import numpy as np
 from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS, VOLUME_LIMIT, VOLUME_SCALE
 from candlebeam.kernels import callee, kernel
 from candlebeam.model import Float64Array, Int64Array, Uint8Array
-from candlebeam.rules.step_kernels import (
-    EXACT_END,
-    EXPONENT,
-    MAX_EXPONENT,
-    PLAIN,
-    STATE_SIZE,
-    holds,
-    nearest_multiple,
-    next_exponent,
-    number,
-    vote_unstepped,
-)
+from candlebeam.rules.step_kernels import number
 
 WORDS = 6
 
@@ -36,14 +25,6 @@ FLAG_SHIFT = 1  #: of the flags in the fifth word
 TS_SHIFT = 2  #: of the low bits of the time in the fifth word
 SIDE_MASK = 3  #: of the side behind the time in the sixth word; 0 where there is none
 LAYOUT_SIZE = 4
-
-# Places in the state of a survey, behind the two searches for steps.
-PRICE_STATE = 0
-SIZE_STATE = STATE_SIZE
-ASCENDING = 2 * STATE_SIZE  #: whether trade ids ascend strictly; 1 at the start
-STARTED = 2 * STATE_SIZE + 1  #: whether there was a row; 0 at the start
-LAST_ID = 2 * STATE_SIZE + 2  #: of the last row
-SURVEY_SIZE = 2 * STATE_SIZE + 3
 
 # Places in `control`.
 ROW = 0  #: the next row of the piece; in and out
@@ -73,12 +54,12 @@ REJECT_COLUMNS = 2
 MIN_MICROSECONDS = MIN_TS * 1000
 MAX_MICROSECONDS = MAX_TS * 1000
 
-_NO_REASON = -1
-_STEPS = np.array([10.0**n for n in range(MAX_EXPONENT + 1)])
+#: Of a row that is a trade, as far as it tells by itself.
+NO_REASON = -1
 
 
 @callee
-def _time(fifth: int, sixth: int, shift: int) -> int:
+def time_of(fifth: int, sixth: int, shift: int) -> int:
     """The time in ms, whatever its unit was."""
     low = (fifth >> shift) & ((1 << (64 - shift)) - 1)
     ts = low | sixth << (64 - shift)
@@ -88,13 +69,13 @@ def _time(fifth: int, sixth: int, shift: int) -> int:
 
 
 @callee
-def _maker(fifth: int, shift: int) -> int:
+def maker_of(fifth: int, shift: int) -> int:
     """1 where the buyer was the maker, which makes it a sell; else 0."""
     return (fifth >> shift) & 1
 
 
 @callee
-def _first_failure(ts: int, price: int, maker: int, side: int, mask: int) -> int:
+def first_failure(ts: int, price: int, maker: int, side: int, mask: int) -> int:
     """Why a row is no trade by what it says, before its numbers are known."""
     if not MIN_TS < ts < MAX_TS:
         return TIMESTAMP
@@ -102,84 +83,7 @@ def _first_failure(ts: int, price: int, maker: int, side: int, mask: int) -> int
         return PRICE
     if (side ^ (1 - maker)) & mask != 0:
         return SIDE
-    return _NO_REASON
-
-
-@callee
-def _vote(value: int, at: int, state: Int64Array) -> None:
-    """Takes a value into account that the step so far does not explain, or that has none."""
-    found = state[at : at + STATE_SIZE]
-    found[EXPONENT] = next_exponent(value, found[EXPONENT])
-    if found[EXPONENT] > 0:
-        step = _STEPS[found[EXPONENT]]
-        if nearest_multiple(value, step, 1.0 / step) != value:
-            found[PLAIN] = 0
-    else:
-        vote_unstepped(value, found)
-
-
-@kernel("void(int64[::1], int64[::1], int64[::1])")
-def survey_rows(words: Int64Array, layout: Int64Array, state: Int64Array) -> None:
-    """Finds the steps of prices and quantities, and whether trade ids ascend.
-
-    Only rows that can be trades have a say about steps.
-
-    Args:
-        words: whole rows, the next ones of a day.
-        state: SURVEY_SIZE values; updated.
-    """
-    flag_shift = layout[FLAG_SHIFT]
-    ts_shift = layout[TS_SHIFT]
-    side_shift = 64 - ts_shift
-    side_mask = layout[SIDE_MASK]
-    price_step = _STEPS[state[PRICE_STATE + EXPONENT]]
-    price_inverse = 1.0 / price_step
-    size_step = _STEPS[state[SIZE_STATE + EXPONENT]]
-    size_inverse = 1.0 / size_step
-    price_plain = state[PRICE_STATE + PLAIN]
-    size_plain = state[SIZE_STATE + PLAIN]
-    last = np.uint64(state[LAST_ID])
-    ascending = state[ASCENDING]
-    first = int(state[STARTED] == 0)
-    for row in range(len(words) // WORDS):
-        at = WORDS * row
-        trade_id = np.uint64(words[at])
-        ascending &= int(trade_id > last) | first
-        first = 0
-        last = trade_id
-        price, size, fifth, sixth = words[at + 1], words[at + 2], words[at + 4], words[at + 5]
-        reason = _first_failure(
-            _time(fifth, sixth, ts_shift),
-            price,
-            _maker(fifth, flag_shift),
-            sixth >> side_shift,
-            side_mask,
-        )
-        if reason >= 0:
-            continue
-        if 0 < price < EXACT_END:
-            if price_step > 1.0 and holds(price, price_step, price_inverse):
-                price_plain &= int(nearest_multiple(price, price_step, price_inverse) == price)
-            else:
-                state[PRICE_STATE + PLAIN] = price_plain
-                _vote(price, PRICE_STATE, state)
-                price_plain = state[PRICE_STATE + PLAIN]
-                price_step = _STEPS[state[PRICE_STATE + EXPONENT]]
-                price_inverse = 1.0 / price_step
-        if 0 < size < EXACT_END:
-            if size_step > 1.0 and holds(size, size_step, size_inverse):
-                size_plain &= int(nearest_multiple(size, size_step, size_inverse) == size)
-            else:
-                state[SIZE_STATE + PLAIN] = size_plain
-                _vote(size, SIZE_STATE, state)
-                size_plain = state[SIZE_STATE + PLAIN]
-                size_step = _STEPS[state[SIZE_STATE + EXPONENT]]
-                size_inverse = 1.0 / size_step
-    state[PRICE_STATE + PLAIN] = price_plain
-    state[SIZE_STATE + PLAIN] = size_plain
-    state[ASCENDING] = ascending
-    state[STARTED] = 1 - first
-    state[LAST_ID] = np.int64(last)
+    return NO_REASON
 
 
 @kernel(
@@ -241,12 +145,12 @@ def take_rows(
             break
         at = WORDS * row
         raw_price, fifth, sixth = words[at + 1], words[at + 4], words[at + 5]
-        row_ts = _time(fifth, sixth, ts_shift)
-        maker = _maker(fifth, flag_shift)
-        reason = _first_failure(row_ts, raw_price, maker, sixth >> side_shift, side_mask)
+        row_ts = time_of(fifth, sixth, ts_shift)
+        maker = maker_of(fifth, flag_shift)
+        reason = first_failure(row_ts, raw_price, maker, sixth >> side_shift, side_mask)
         row_price = number(raw_price, price_step, price_inverse)
         row_size = number(words[at + 2], size_step, size_inverse)
-        if reason == _NO_REASON:
+        if reason == NO_REASON:
             if not (row_price * row_size) * VOLUME_SCALE < VOLUME_LIMIT:
                 reason = VOLUME
             elif len(repeated) > 0 and repeated[row] != 0:

@@ -29,6 +29,8 @@ from candlebeam.formats.agg2.blob import (
     Header,
 )
 from candlebeam.formats.agg2.day import Day, DayBlobs, Month, Search, open_month
+from candlebeam.formats.agg2.held import HeldRows
+from candlebeam.formats.agg2.held_kernels import take_held
 from candlebeam.formats.agg2.index import (
     DATA_NAME,
     INDEX_NAME,
@@ -39,7 +41,7 @@ from candlebeam.formats.agg2.index import (
     parse_index,
     read_index,
 )
-from candlebeam.formats.trade_log.reader import BATCH_TRADES, FileRejects, RejectedRow
+from candlebeam.formats.trade_log.reader import FileRejects, RejectedRow
 from candlebeam.model import (
     FileOutcome,
     Float64Array,
@@ -71,6 +73,8 @@ __all__ = [
     "read_index",
 ]
 
+#: Of a batch: their columns stay in the cache until they are read.
+AGG2_BATCH_TRADES = 1 << 15
 _REJECTS = 1024
 _NOT_LATE = np.iinfo(np.int64).max
 _NO_LIMIT = np.iinfo(np.int64).min
@@ -138,7 +142,7 @@ class Agg2Reader:
         keep_rejects: bool = False,
         snap: bool = True,
         cancelled: Callable[[], bool] | None = None,
-        batch_trades: int = BATCH_TRADES,
+        batch_trades: int = AGG2_BATCH_TRADES,
         on_rejects: Callable[[FileRejects], None] | None = None,
     ) -> None:
         if batch_trades < 1:
@@ -150,19 +154,22 @@ class Agg2Reader:
         self._inputs = files
         self._from_ts = _NO_LIMIT if from_ts is None else from_ts
         self._snap = snap
-        self._cancelled = cancelled
         self._batch_trades = batch_trades
         self._on_rejects = on_rejects
         noted = _REJECTS if keep_rejects or on_rejects else 0
         self._noted: Int64Array = np.zeros((noted, loops.REJECT_COLUMNS), np.int64)
         self._control: Int64Array = np.zeros(loops.CONTROL_SIZE, np.int64)
-        self._blobs = DayBlobs(self._check_cancelled)
+        # Not with a method of this reader: memory in a cycle stays until there is much of it.
+        self._check_cancelled = _check_of(cancelled)
+        self._blobs = DayBlobs(self._check_cancelled, hold=not noted)
         self._new_columns()
 
     def __iter__(self) -> Iterator[TradeBatch]:
-        for file in self._inputs:
-            yield from self._read_file(file)
-        self._blobs.release()
+        try:
+            for file in self._inputs:
+                yield from self._read_file(file)
+        finally:
+            self._blobs.release()
         if self._control[loops.FILLED]:
             yield self._take_batch()
 
@@ -196,20 +203,65 @@ class Agg2Reader:
         self, month: Month, day: Day, file: InputFile, totals: Int64Array
     ) -> Iterator[TradeBatch]:
         """The trades of a day that fill up batches."""
-        prices, sizes = (day.price_step, day.size_step) if self._snap else (AS_STORED, AS_STORED)
+        steps = (day.price_step, day.size_step) if self._snap else (AS_STORED, AS_STORED)
         known = max(file.seen // ROW_BYTES - HEADER_BYTES // ROW_BYTES, 0)
+        factors = (steps[0].factor, steps[1].factor)
+        if day.held is None:
+            yield from self._read_rows(month, day, file.path, factors, known, totals)
+        else:
+            yield from self._read_held(day.held, day, factors, known, totals)
+
+    def _read_held(
+        self, held: HeldRows, day: Day, factors: tuple[float, float], known: int, totals: Int64Array
+    ) -> Iterator[TradeBatch]:
+        control = self._control
+        most = int(day.layout.places[loops.COUNT_MASK])
+        for first, words, form in held.stretches():
+            control[loops.ROW] = 0
+            status = loops.COLUMNS_FULL
+            while status != loops.DONE:
+                self._check_cancelled()
+                status = take_held(
+                    words,
+                    form,
+                    *factors,
+                    day.repeated[first:],
+                    most,
+                    self._from_ts,
+                    known - first,
+                    self._ts,
+                    self._price,
+                    self._size,
+                    self._buy,
+                    self._count,
+                    control,
+                    totals,
+                )
+                if status == loops.COLUMNS_FULL:
+                    yield self._take_batch()
+
+    def _read_rows(
+        self,
+        month: Month,
+        day: Day,
+        path: str,
+        factors: tuple[float, float],
+        known: int,
+        totals: Int64Array,
+    ) -> Iterator[TradeBatch]:
+        """As `_read_held`, of rows that are decompressed again."""
         control = self._control
         before = 0
         for piece in self._blobs.pieces(month, day):
             self._check_cancelled()
             rows = len(piece) // loops.WORDS
             control[loops.ROW] = 0
-            while True:
+            status = loops.COLUMNS_FULL
+            while status != loops.DONE:
                 status = loops.take_rows(
                     piece,
                     day.layout.places,
-                    prices.factor,
-                    sizes.factor,
+                    *factors,
                     day.repeated[before : before + rows],
                     self._from_ts,
                     known - before,
@@ -223,9 +275,7 @@ class Agg2Reader:
                     totals,
                 )
                 if control[loops.NOTED]:
-                    self._take_rejects(file.path, piece, before)
-                if status == loops.DONE:
-                    break
+                    self._take_rejects(path, piece, before)
                 if status == loops.COLUMNS_FULL:
                     yield self._take_batch()
             before += rows
@@ -266,9 +316,13 @@ class Agg2Reader:
             for rejects in taken:
                 self._on_rejects(rejects)
 
-    def _check_cancelled(self) -> None:
-        if self._cancelled is not None and self._cancelled():
+
+def _check_of(cancelled: Callable[[], bool] | None) -> Callable[[], None]:
+    def check() -> None:
+        if cancelled is not None and cancelled():
             raise Cancelled("reading of day blobs was cancelled")
+
+    return check
 
 
 def _explained(error: OSError) -> str:
