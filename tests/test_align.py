@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
+import databento
 import numpy as np
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
@@ -28,7 +29,7 @@ from candlebeam.pipelines.lock import output_lock
 from candlebeam.rules.price_scale import PriceScale
 from tests.aligned_bars import encoded, index_bytes
 from tests.candle_pairs import SCALE, companion_of, some_records, write_pair
-from tests.command_line import Outcome, run_here
+from tests.command_line import PROJECT, Outcome, run_here
 from tests.faults import NEVER, KillHost
 from tests.test_candle_source import expected_rows
 from tests.trade_batches import MARKET
@@ -228,9 +229,7 @@ def test_filters_choose_markets(tmp_path: Path, filters: tuple[str, str]) -> Non
 def test_filters_that_choose_nothing_are_an_error(tmp_path: Path) -> None:
     put(tmp_path / "out", candles(8))
     outcome = align(tmp_path, "--exchange", "x", "--symbol", "y").expect(1)
-    assert outcome.stderr == (
-        f"candlebeam: {tmp_path / 'out'}: no candle file of exchange x, symbol y\n"
-    )
+    assert outcome.stderr == (f"candlebeam: {tmp_path / 'out'}: no bars of exchange x, symbol y\n")
 
 
 def test_market_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -289,7 +288,7 @@ def test_other_files_are_passed_over(tmp_path: Path) -> None:
     [
         (("--to", "{}/to"), "nothing to read: expected output folders or files of bars"),
         (("{}/none", "--to", "{}/to"), "{}/none: no such file or folder"),
-        (("{}/x.txt", "--to", "{}/to"), "{}/x.txt: expected a folder, or the .bin or .json of"),
+        (("{}/x.txt", "--to", "{}/to"), "{}/x.txt: expected a folder, the .bin or .json of"),
         (("{}/out", "--to", "{}/to", "--nosuch"), "the command line: --nosuch is no option of"),
         (("{}/out", "--to", "{}/to", "--report", "{}/no/r.json"), "no such folder: {}/no"),
     ],
@@ -303,7 +302,7 @@ def test_wrong_usage_is_told(tmp_path: Path, arguments: tuple[str, ...], message
 
 def test_folder_without_candle_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    assert align(tmp_path).expect(1).stderr == f"candlebeam: {tmp_path / 'out'}: no candle file\n"
+    assert align(tmp_path).expect(1).stderr == f"candlebeam: {tmp_path / 'out'}: no bars\n"
 
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:
@@ -492,3 +491,51 @@ def test_report_is_json(tmp_path: Path) -> None:
             "files": [aligned(tmp_path).records],
         }
     ]
+
+
+# Bars that are no candle files
+
+
+def test_csv_and_databento_bars_become_aligned_files_with_their_own_volume(tmp_path: Path) -> None:
+    csv = tmp_path / "SPY_2024_01_1m.csv"
+    csv.write_text(
+        "timestamp,open,high,low,close,volume\n"
+        "2024-01-02 14:30:00+00:00,472.1,472.5,472,472.4,1200\n"
+        "2024-01-02 14:32:00+00:00,472.4,472.4,471.9,472,800\n"
+    )
+    bars = PROJECT / "tests/data/dbn/XNAS.ITCH.ohlcv-1m.dbn.zst"
+    to = tmp_path / "to"
+    outcome = run_here("align", csv, bars, "--to", to, "--gaps", "zero").expect()
+    assert outcome.stdout.startswith("2 markets: 2 written\n")
+    with candlebeam.open_aligned(to / "1m/SPY.bin") as aligned:
+        assert aligned.ohlcv.tolist() == [
+            [472.1, 472.5, 472.0, 472.4, 1200.0],
+            [472.4, 472.4, 471.9, 472.0, 800.0],
+        ]
+    with candlebeam.open_aligned(to / "1m/NVDA.bin") as aligned:
+        records = list(databento.DBNStore.from_bytes(bars.read_bytes()))
+        assert aligned.ohlcv.tolist() == [
+            [r.open / 1e9, r.high / 1e9, r.low / 1e9, r.close / 1e9, float(r.volume)]
+            for r in records
+        ]
+        assert aligned.times().astype(int).tolist() == [r.ts_event // 10**6 for r in records]
+    again = run_here("align", tmp_path, bars, "--to", to).expect()
+    assert again.stdout == "2 markets: 2 up to date\n"
+
+
+def test_trades_are_no_bars_to_align(tmp_path: Path) -> None:
+    trades = PROJECT / "tests/data/dbn/XNAS.ITCH.trades.dbn.zst"
+    outcome = run_here("align", trades, "--to", tmp_path / "to").expect(1)
+    assert "failed: trades are no bars: resample them" in outcome.stderr
+
+
+def test_bars_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    names = ("a/NVDA_2020_12_1m.csv", "b/NVDA_2020_12_1m.csv")
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(
+            "timestamp,open,high,low,close,volume\n2020-12-28 09:05:00+00:00,1,1,1,1,1\n"
+        )
+    outcome = run_here("align", tmp_path / "a", tmp_path / "b", "--to", tmp_path / "to").expect(2)
+    assert "would both be" in outcome.stderr
+    assert not (tmp_path / "to/1m").exists()

@@ -403,7 +403,7 @@ def test_bars_of_unknown_length_are_wrong_usage(tmp_path: Path) -> None:
     failed = run_here(
         "resample", tmp_path / "in", "--to", tmp_path / "to", "--timeframes", "1M"
     ).expect(2)
-    assert "only bars of 1s to 1d can be resampled" in failed.stderr
+    assert "only bars of 1s to 1d can be read" in failed.stderr
 
 
 @pytest.mark.parametrize("form", ["aligned", "csv"])

@@ -1,4 +1,4 @@
-"""`align`: from candle files to aligned files."""
+"""`align`: from candle files and other bars to aligned files."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def align(
 ) -> None:
     """Make aligned OHLCV files of candle files, or bring them up to date.
 
-    OUT is the output folder of a backfill, or a candle file. The bars of a market are written to
-    {to}/{timeframe}/{symbol}.bin, 64 bytes each, and what is committed of them to an .idx.
+    OUT is the output folder of a backfill, or a candle file; or CSV or Databento files of bars. The
+    bars of a market are written to {to}/{timeframe}/{symbol}.bin, 64 bytes each, and what is
+    committed of them to an .idx.
     """
     from candlebeam.io.align_candles import AlignOptions
     from candlebeam.pipelines.align import run_align
