@@ -260,10 +260,13 @@ class TableFile:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
-            return
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Closes what is open. That wants to write, but nobody will read it."""
         import pyarrow as pa
 
-        # What is closed wants to write, but nobody will read it.
         self._binary.give_up()
         with contextlib.suppress(pa.ArrowException, OSError):
             self._writer.close()
@@ -288,11 +291,15 @@ class TableFile:
         """Writes what is left and ends the file."""
         import pyarrow as pa
 
-        if self._rows:
-            self._write_group(pa.concat_tables(self._waiting))
-        self._waiting, self._rows = [], 0
-        self._writer.close()
-        self._file.close()
+        try:
+            if self._rows:
+                self._write_group(pa.concat_tables(self._waiting))
+            self._waiting, self._rows = [], 0
+            self._writer.close()
+            self._file.close()
+        except BaseException:
+            self._give_up()
+            raise
 
     def _write_group(self, table: pa.Table) -> None:
         # In one piece, so that the bytes do not tell how it came.
