@@ -32,6 +32,7 @@ from candlebeam.io.export_bars import ExportItem, ExportOptions, export_bars
 from candlebeam.io.write_tables import WriteTables
 from candlebeam.model import Bars, Market, Records, Timeframe
 from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, BarsOutcome
+from candlebeam.pipelines.lock import LOCK_NAME
 from candlebeam.rules.price_scale import PriceScale
 from tests.bar_rows import HeldBars, exact
 from tests.codecs import encode_dbn_bars, encode_dbn_trades

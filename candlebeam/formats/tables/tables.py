@@ -268,7 +268,7 @@ class TableFile:
         import pyarrow as pa
 
         self._binary.give_up()
-        with contextlib.suppress(pa.ArrowException, OSError):
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):
             self._writer.close()
         self._file.close()
 
