@@ -47,3 +47,8 @@ class RangeError(CandlebeamError, OverflowError):
 
 class Cancelled(CandlebeamError):
     """The caller asked for the work to stop before its end; what was handed out is valid."""
+
+
+def os_reason(error: OSError) -> str:
+    """Why the system did not do it, without the file: `PermissionError: Permission denied`."""
+    return f"{type(error).__name__}: {error.strerror or error}"

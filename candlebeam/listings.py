@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
+from candlebeam.formats.visible_files import visible_files
 from candlebeam.inventory import AGG2, DBN, ListedFile, ListedInventory
 from candlebeam.market import Market
 
@@ -156,21 +157,13 @@ def _dbn_files(paths: Sequence[str], skipped: list[str]) -> Iterator[str]:
     for path in paths:
         if not os.path.exists(path):
             raise UsageError(f"{path}: no such file or folder")
-        for found in _below(os.path.realpath(path)) if os.path.isdir(path) else [path]:
+        for found in visible_files(os.path.realpath(path)) if os.path.isdir(path) else [path]:
             full = os.path.realpath(found)
             if os.path.isdir(path) and not full.endswith((".dbn", ".dbn.zst")):
                 skipped.append(os.path.relpath(found, os.path.realpath(path)))
             elif full not in seen:
                 seen.add(full)
                 yield full
-
-
-def _below(folder: str) -> Iterator[str]:
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield os.path.join(here, name)
 
 
 def _moment(ts: int) -> str:

@@ -13,12 +13,13 @@ In a folder everything at any depth counts, but for what begins with a dot.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.bar_source import BarSource
 from candlebeam.formats.candles.companion import CandlePaths
+from candlebeam.formats.visible_files import visible_files
 
 CANDLES = "candles"
 ALIGNED = "aligned"
@@ -68,7 +69,7 @@ def find_bars(path: str, kinds: Sequence[str] = tuple(KINDS)) -> list[BarInput]:
             raise UsageError(f"{path}: expected one of: {wanted}")
         return [BarInput(kind, (_named(kind, path),))]
     found: list[BarInput] = []
-    for file in _below(path):
+    for file in visible_files(path):
         kind = kind_of(file)
         if kind != CSV and kind in kinds and file == _named(kind, file):
             found.append(BarInput(kind, (file,)))
@@ -105,11 +106,6 @@ def open_input(found: BarInput) -> list[BarSource]:
     return list(open_dbn_bars(path))
 
 
-def open_bars(path: str, kinds: Sequence[str] = tuple(KINDS)) -> list[BarSource]:
-    """All sources of bars at a path; see `find_bars` and `open_input`."""
-    return [source for found in find_bars(path, kinds) for source in open_input(found)]
-
-
 def kind_of(path: str) -> str:
     """The kind of a file by its name and what stands beside it; "" if it is none."""
     stem, suffix = os.path.splitext(path)
@@ -129,11 +125,3 @@ def kind_of(path: str) -> str:
 def _named(kind: str, path: str) -> str:
     """The file that stands for all that belong to it: of a candle file, the `.bin`."""
     return os.path.splitext(path)[0] + ".bin" if kind == CANDLES else path
-
-
-def _below(folder: str) -> Iterator[str]:
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield os.path.join(here, name)

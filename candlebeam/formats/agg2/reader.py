@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from candlebeam.errors import Cancelled, FormatError
+from candlebeam.errors import Cancelled, FormatError, os_reason
 from candlebeam.formats.agg2 import kernels as loops
 from candlebeam.formats.agg2.blob import (
     AGG2_ROW_DTYPE,
@@ -191,7 +191,7 @@ class Agg2Reader:
             if search.day is not None:
                 yield from self._read_day(month, search.day, file, totals)
         except OSError as error:
-            error_text = _explained(error)
+            error_text = os_reason(error)
         except BlobError as error:
             error_text = str(error)
         finally:
@@ -325,10 +325,6 @@ def _check_of(cancelled: Callable[[], bool] | None) -> Callable[[], None]:
     return check
 
 
-def _explained(error: OSError) -> str:
-    return f"{type(error).__name__}: {error.strerror or error}"
-
-
 def _unopened(path: str, folder: str, error: OSError | FormatError) -> FileOutcome:
     """The outcome of a day whose files cannot be opened."""
     if isinstance(error, FileNotFoundError):
@@ -336,7 +332,7 @@ def _unopened(path: str, folder: str, error: OSError | FormatError) -> FileOutco
     if isinstance(error, FormatError):
         index = os.path.join(folder, INDEX_NAME)
         return FileOutcome(path, read_path=index, error=str(error))
-    return FileOutcome(path, read_path=error.filename, error=_explained(error))
+    return FileOutcome(path, read_path=error.filename, error=os_reason(error))
 
 
 def _outcome(

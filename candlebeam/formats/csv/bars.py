@@ -23,6 +23,7 @@ from candlebeam.formats.bar_source import Piece
 from candlebeam.formats.csv.names import CsvName, csv_path, is_open_bar
 from candlebeam.formats.csv.reader import BLOCK, CsvHead, CsvReader
 from candlebeam.formats.csv.text import encode_csv
+from candlebeam.formats.visible_files import visible_files
 from candlebeam.model import BAR_COLUMNS, MS_PER_DAY, Int64Array, Market, Timeframe
 from candlebeam.rules.periods import Period
 
@@ -48,18 +49,15 @@ def open_csv(
             raise FileNotFoundError(2, "no such file", path)
         return [CsvBars((path,), symbol=symbol, named_timeframe=timeframe, strict=strict)]
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith(".") or not name.lower().endswith(".csv"):
-                continue
-            if is_open_bar(os.path.join(folder, name)):
-                continue
-            found = CsvName.of(name)
-            # A file without a month is a group of its own.
-            whole = name if found.month is None else ""
-            key = (folder, found.symbol, str(found.period or ""), whole)
-            groups.setdefault(key, []).append((found.month or "", os.path.join(folder, name)))
+    for file in visible_files(path):
+        if not file.lower().endswith(".csv") or is_open_bar(file):
+            continue
+        folder, name = os.path.split(file)
+        found = CsvName.of(name)
+        # A file without a month is a group of its own.
+        whole = name if found.month is None else ""
+        key = (folder, found.symbol, str(found.period or ""), whole)
+        groups.setdefault(key, []).append((found.month or "", file))
     return [
         CsvBars(
             tuple(file for _, file in sorted(files)),

@@ -5,13 +5,12 @@ A row is fields between commas, maybe in double quotes, with blanks around them 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from candlebeam.formats.csv.text import END_TS, FIRST_TS
 from candlebeam.formats.decimal_numbers import NO_NUMBER, UNDECIDED, parse_number
-from candlebeam.kernels import Deferred, callee, kernel
+from candlebeam.formats.text_lines import find_line_feed
+from candlebeam.kernels import callee, kernel
 from candlebeam.model import Uint8Array
 
 # What stands in a column: these, or 1 to 5 for open, high, low, close and volume.
@@ -62,24 +61,7 @@ _ZERO = 0x30
 _MAX = np.iinfo(np.int64).max
 _EXACT = 1 << 53
 _NANO = 1_000_000_000.0
-_NO_WORD = np.uint64(0)
 _MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
-
-_line_feeds: Any = Deferred("candlebeam.formats.byte_words", "line_feeds")
-_trailing_zeros: Any = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
-
-
-@callee
-def _line_end(text: Uint8Array, start: int, end: int) -> int:
-    """The place of the first line feed in text[start:end], else `end`."""
-    at = start
-    while at < end:
-        found = _line_feeds(text, at)
-        if found != _NO_WORD:
-            place: int = min(at + _trailing_zeros(found), end)
-            return place
-        at += 64
-    return end
 
 
 @callee
@@ -269,7 +251,7 @@ def read_rows(text, end, columns, constant, times, numbers, notes, control):  # 
     strict = control[STRICT] != 0
     status = DONE
     while pos < end:
-        stop = _line_end(text, pos, end)
+        stop = find_line_feed(text, pos, end)
         row_end = stop
         if row_end > pos and text[row_end - 1] == _CR:
             row_end -= 1

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from candlebeam.errors import FormatError
+from candlebeam.errors import FormatError, os_reason
 from candlebeam.formats.dbn import tables as t
 from candlebeam.formats.dbn.bars import DbnBars, iterate_dbn_bars, open_dbn_bars
 from candlebeam.formats.dbn.metadata import COLLECTOR, DbnFile, SymbolInterval
@@ -127,7 +127,7 @@ class DbnReader:
         except FileNotFoundError:
             error, read_path = "missing", None
         except OSError as failure:
-            error = f"{type(failure).__name__}: {failure.strerror or failure}"
+            error = os_reason(failure)
         self._take_notes()
         self.unmapped = records.unmapped
         common = FileOutcome(

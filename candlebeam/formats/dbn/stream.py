@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from candlebeam.errors import os_reason
+
 if TYPE_CHECKING:
     import zstandard
 
@@ -73,7 +75,7 @@ class DbnStream:
                 self.damage = f"damaged zstd data after {self._given} bytes: {_first_line(error)}"
                 break
             except OSError as error:
-                self.damage = f"{type(error).__name__}: {error.strerror or error}"
+                self.damage = os_reason(error)
                 break
             if not count:
                 if self.compressed:

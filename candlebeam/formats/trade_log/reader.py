@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from candlebeam.errors import Cancelled
+from candlebeam.errors import Cancelled, os_reason
 from candlebeam.formats.decimal_numbers import WORD_PAD
 from candlebeam.formats.trade_log import rows
 from candlebeam.formats.trade_log.gzip_text import PIECE, DamageError, text_pieces
@@ -196,7 +196,7 @@ class TradeLogReader:
                 current.damage = str(damage)
                 tail = rows.TAIL_IS_TORN
             except OSError as error:
-                current.error = _explained(error)
+                current.error = os_reason(error)
                 tail = rows.TAIL_IS_TORN
             finally:
                 os.close(opened.descriptor)
@@ -321,10 +321,6 @@ class TradeLogReader:
             raise Cancelled("reading of trade logs was cancelled")
 
 
-def _explained(error: OSError) -> str:
-    return f"{type(error).__name__}: {error.strerror or error}"
-
-
 def _open(path: str) -> _Opened:
     """Opens the file or its twin; a failure is told in `error`."""
     descriptor = -1
@@ -338,7 +334,7 @@ def _open(path: str) -> _Opened:
     except FileNotFoundError:
         return _Opened(-1, None, 0, 0, f"missing: neither it nor {os.path.basename(candidate)}")
     except OSError as error:
-        return _Opened(-1, candidate, 0, 0, _explained(error))
+        return _Opened(-1, candidate, 0, 0, os_reason(error))
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
         return _Opened(descriptor, candidate, status.st_size, status.st_mtime_ns, None)

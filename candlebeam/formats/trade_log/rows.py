@@ -17,6 +17,7 @@ from candlebeam.formats.decimal_numbers import (
     UNDECIDED,
     parse_number,
 )
+from candlebeam.formats.text_lines import find_line_feed
 from candlebeam.formats.trade_log.usual_rows import (
     MAX_TS,
     MIN_TS,
@@ -92,7 +93,6 @@ REJECT_END = 4
 REJECT_COLUMNS = 5
 
 _blanks: Any = Deferred("candlebeam.formats.byte_words", "blanks")
-_line_feeds: Any = Deferred("candlebeam.formats.byte_words", "line_feeds")
 _trailing_zeros: Any = Deferred("candlebeam.formats.byte_words", "trailing_zeros")
 
 _ALL_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -203,19 +203,6 @@ def _any_row(
 
 
 @callee
-def _find_line_feed(text: Uint8Array, start: int, end: int) -> int:
-    """The place of the first line feed in text[start:end], else `end`."""
-    at = start
-    while at < end:
-        found = _line_feeds(text, at)
-        if found != _NO_WORD:
-            place: int = min(at + _trailing_zeros(found), end)
-            return place
-        at += 64
-    return end
-
-
-@callee
 def _skip_state(text: Uint8Array, start: int, end: int, state: int) -> int:
     """The state of skipping a row after text[start:end] of it, which holds no line feed."""
     at = start
@@ -308,7 +295,7 @@ def parse_rows(
                 texts[index, FIRST_LATE] = min(texts[index, FIRST_LATE], late_ts)
             if filled == capacity or late_ts != 0:
                 continue
-            stop = _find_line_feed(text, max(pos, texts[index, SCANNED]), end)
+            stop = find_line_feed(text, max(pos, texts[index, SCANNED]), end)
             whole = stop < end
             if not whole:
                 if tail == TAIL_IS_TORN:

@@ -1,0 +1,18 @@
+"""The files of a folder that are there for users."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+
+def visible_files(folder: str) -> Iterator[str]:
+    """The paths of the files at any depth below a folder, sorted within each of its folders.
+
+    What has a name that begins with a dot is passed over.
+    """
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(here, name)
