@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import compress
+from operator import eq, itemgetter
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.inventory import TRADE_LOG, FileVersion, ListedFile
+from candlebeam.inventory import TRADE_LOG, FileVersion, ListedFile, MarketInputs
 from candlebeam.market import Market
 from candlebeam.rules.symbols import symbol_eras
 
@@ -43,6 +46,7 @@ CREATE INDEX IF NOT EXISTS files_by_market
 """
 _FILE_NAME = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:-(\d{2}))?(\.gz)?", re.ASCII)
 _DEPTH = 4  # collector / bucket / exchange / symbol
+_EVER = 1 << 62
 
 
 class SymbolRange(NamedTuple):
@@ -51,6 +55,30 @@ class SymbolRange(NamedTuple):
     symbol: str
     from_ts: int
     to_ts: int
+
+
+class _Folder(NamedTuple):
+    """A folder of files of one raw symbol; `prefix` is relative to the root, with a slash."""
+
+    root_id: int
+    prefix: str
+
+    @property
+    def behind(self) -> str:
+        """The least path that sorts behind all in it: "0" is what comes after "/"."""
+        return self.prefix[:-1] + "0"
+
+
+class _Row(NamedTuple):
+    """What a query gives: plain tuples, since there are many."""
+
+    start_ts: int
+    root_id: int
+    path: str
+    size: int
+
+
+_COLUMNS = "start_ts, root_id, relative_path, size"
 
 
 @dataclass
@@ -115,6 +143,7 @@ class Catalog:
                 f"{path}: no such catalog; make one with `candlebeam index ROOT --db {path}`"
             )
         self.path = path
+        self._known_folders: dict[tuple[str, str, str], list[_Folder]] | None = None
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
@@ -164,6 +193,7 @@ class Catalog:
             raise UsageError(f"{root}: expected a folder with an archive, found none")
         subtrees = [_subtree(root, name) for name in include] or [()]
         summary = IndexSummary()
+        self._known_folders = None
         try:
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("BEGIN IMMEDIATE")
@@ -221,7 +251,7 @@ class Catalog:
         rows = self._db.execute(
             "SELECT relative_path FROM files"
             " WHERE root_id = ? AND relative_path > ? AND relative_path < ?",
-            (root_id, prefix, prefix[:-1] + "0"),
+            (*_Folder(root_id, prefix), _Folder(root_id, prefix).behind),
         )
         return {path for (path,) in rows}
 
@@ -251,42 +281,53 @@ class Catalog:
         self, collector: str | None, exchange: str | None, symbol: str | None
     ) -> dict[Market, list[SymbolRange]]:
         eras: dict[Market, list[SymbolRange]] = {}
-        for raw_collector, raw_exchange, raw in self._raw_symbols():
+        self._known_folders = self._find_folders()
+        for raw_collector, raw_exchange, raw in sorted(self._known_folders):
             if collector and raw_collector != collector.upper():
                 continue
             if exchange and raw_exchange != exchange.upper():
                 continue
             means = symbol_eras(raw_exchange, raw)
-            ends = [era.from_ts for era in means[1:]] + [1 << 62]
+            ends = [era.from_ts for era in means[1:]] + [_EVER]
             for era, end in zip(means, ends, strict=True):
                 market = Market(raw_collector, raw_exchange, era.symbol)
-                begin = era.from_ts if era is not means[0] else -(1 << 62)
+                begin = era.from_ts if era is not means[0] else -_EVER
                 eras.setdefault(market, []).append(SymbolRange(raw, begin, end))
         wanted = {
             market: ranges
             for market, ranges in sorted(eras.items())
             if not symbol or symbol == market.symbol or symbol in {r.symbol for r in ranges}
         }
-        return {m: r for m, r in wanted.items() if self._any_file(m, r)}
+        return {m: r for m, r in wanted.items() if any(self._any_file(m, found) for found in r)}
 
-    def _raw_symbols(self) -> Iterator[tuple[str, str, str]]:
-        """Distinct (collector, exchange, symbol), by one jump in the index for each."""
-        with closing(self._db.cursor()) as cursor:
-            last: tuple[str, str, str] | None = None
+    def _find_folders(self) -> dict[tuple[str, str, str], list[_Folder]]:
+        """All folders by (collector, exchange, symbol), by one jump in the table for each."""
+        folders: dict[tuple[str, str, str], list[_Folder]] = {}
+        for (root_id,) in self._db.execute("SELECT id FROM roots ORDER BY id").fetchall():
+            begin = ""
             while True:
-                where = "" if last is None else " WHERE (collector, exchange, symbol) > (?, ?, ?)"
-                row = cursor.execute(
-                    f"SELECT collector, exchange, symbol FROM files{where}"
-                    " ORDER BY collector, exchange, symbol LIMIT 1",
-                    last or (),
+                row = self._db.execute(
+                    "SELECT relative_path, collector, exchange, symbol FROM files"
+                    " WHERE root_id = ? AND relative_path >= ? ORDER BY relative_path LIMIT 1",
+                    (root_id, begin),
                 ).fetchone()
                 if row is None:
-                    return
-                last = row
-                yield row
+                    break
+                path, *names = row
+                folder = _Folder(root_id, path[: path.rindex("/") + 1])
+                folders.setdefault(tuple(names), []).append(folder)
+                begin = folder.behind
+        return folders
 
-    def _any_file(self, market: Market, ranges: list[SymbolRange]) -> bool:
-        return any(True for found in ranges for _ in self._rows(market, found, None, limit=1))
+    def _folders(self, market: Market, symbol: str) -> list[_Folder]:
+        if self._known_folders is None:
+            self._known_folders = self._find_folders()
+        return self._known_folders.get((market.collector, market.exchange, symbol), [])
+
+    def _any_file(self, market: Market, found: SymbolRange) -> bool:
+        if (found.from_ts, found.to_ts) == (-_EVER, _EVER):
+            return True
+        return bool(self._rows_between(market, found, found.from_ts, limit=1))
 
     def files(
         self, market: Market, ranges: list[SymbolRange], from_ts: int | None = None
@@ -296,29 +337,42 @@ class Catalog:
         `from_ts` leaves out those that start before it.
         """
         with self._reading():
-            rows = [row for found in ranges for row in self._rows(market, found, from_ts)]
-        inputs: dict[tuple[int, str, str], ListedFile] = {}
-        for start_ts, relative, root, ext, size in rows:
-            path = relative[: -len(ext)] if ext else relative
-            key = (start_ts, path, root)
-            if key not in inputs or not ext:
-                inputs[key] = ListedFile(start_ts, path, root, ext, size)
-        return [inputs[key] for key in sorted(inputs)]
+            rows, roots = self._inputs(market, ranges, from_ts)
+        return [_listed(row, roots) for row in rows]
+
+    def inputs(self, market: Market, ranges: list[SymbolRange]) -> MarketInputs:
+        """All of a market's inputs in file order, as columns."""
+        with self._reading():
+            rows, roots = self._inputs(market, ranges, None)
+        folders = {root_id: os.path.join(root, "") for root_id, root in roots.items()}
+        last: list[ListedFile] = []
+        for row in reversed(rows):
+            if row[0] != rows[-1][0]:
+                break
+            last.insert(0, _listed(row, roots))
+        return MarketInputs(
+            [folders[root_id] + path for _, root_id, path, _ in rows],
+            [row[3] for row in rows],
+            last,
+        )
 
     def count_before(self, market: Market, ranges: list[SymbolRange], before_ts: int) -> int:
         """How many inputs of a market start before a moment; twins count once."""
         total = 0
-        for found in ranges:
-            with self._reading():
-                (count,) = self._db.execute(
-                    "SELECT count(*) FROM (SELECT DISTINCT root_id, start_ts,"
-                    " substr(relative_path, 1, length(relative_path) - length(ext)) FROM files"
-                    " WHERE collector = ? AND exchange = ? AND symbol = ?"
-                    " AND start_ts >= ? AND start_ts < ?)",
-                    (market.collector, market.exchange, found.symbol,
-                     found.from_ts, min(found.to_ts, before_ts)),
-                ).fetchone()  # fmt: skip
-            total += count
+        with self._reading():
+            for found in ranges:
+                for folder in self._folders(market, found.symbol):
+                    # A twin is looked for only where a file is not compressed: few are.
+                    (count,) = self._db.execute(
+                        "SELECT count(*) - coalesce(sum(CASE ext WHEN '' THEN EXISTS ("
+                        "SELECT 1 FROM files AS twin WHERE twin.root_id = files.root_id"
+                        " AND twin.relative_path = files.relative_path || '.gz')"
+                        " ELSE 0 END), 0) FROM files"
+                        " WHERE root_id = ? AND relative_path > ? AND relative_path < ?"
+                        " AND start_ts >= ? AND start_ts < ?",
+                        (*folder, folder.behind, found.from_ts, min(found.to_ts, before_ts)),
+                    ).fetchone()
+                    total += count
         return total
 
     def version(self, path: str) -> FileVersion | None:
@@ -330,17 +384,72 @@ class Catalog:
                 continue
         return None
 
-    def _rows(
-        self, market: Market, found: SymbolRange, from_ts: int | None, limit: int = -1
-    ) -> Iterator[tuple[int, str, str, str, int]]:
-        begin = found.from_ts if from_ts is None else max(found.from_ts, from_ts)
+    def _inputs(
+        self, market: Market, ranges: list[SymbolRange], from_ts: int | None
+    ) -> tuple[list[_Row], Mapping[int, str]]:
+        """The rows of a market in file order, each input once, and the paths of the roots."""
+        rows: list[_Row] = []
+        for found in ranges:
+            if from_ts is None:
+                for folder in self._folders(market, found.symbol):
+                    rows += self._rows_of(folder, found)
+            else:
+                rows += self._rows_between(market, found, max(found.from_ts, from_ts))
+        roots = dict(self._db.execute("SELECT id, path FROM roots").fetchall())
+        return _in_file_order(rows, roots), roots
+
+    def _rows_of(self, folder: _Folder, found: SymbolRange) -> list[_Row]:
+        """A folder, in the order of the table: nothing has to be looked up."""
         return self._db.execute(
-            "SELECT start_ts, relative_path, path, ext, size"
-            " FROM files JOIN roots ON roots.id = root_id"
+            f"SELECT {_COLUMNS} FROM files"
+            " WHERE root_id = ? AND relative_path > ? AND relative_path < ?"
+            " AND start_ts >= ? AND start_ts < ?",
+            (*folder, folder.behind, found.from_ts, found.to_ts),
+        ).fetchall()
+
+    def _rows_between(
+        self, market: Market, found: SymbolRange, from_ts: int, limit: int = -1
+    ) -> list[_Row]:
+        """Those of all folders that start at a moment or after it: for the few that are new."""
+        return self._db.execute(
+            f"SELECT {_COLUMNS} FROM files INDEXED BY files_by_market"
             " WHERE collector = ? AND exchange = ? AND symbol = ?"
             " AND start_ts >= ? AND start_ts < ? LIMIT ?",
-            (market.collector, market.exchange, found.symbol, begin, found.to_ts, limit),
-        )
+            (market.collector, market.exchange, found.symbol, from_ts, found.to_ts, limit),
+        ).fetchall()
+
+
+def _in_file_order(rows: list[_Row], roots: Mapping[int, str]) -> list[_Row]:
+    """Sorts rows into file order and leaves out the twins that are not read.
+
+    Rows of one folder come almost in order, and few start together with another.
+    """
+    rows.sort(key=itemgetter(0))
+    starts = [row[0] for row in rows]
+    ordered: list[_Row] = []
+    end = 0
+    for start in dict.fromkeys(compress(starts, map(eq, starts, starts[1:]))):
+        begin = bisect_left(starts, start, end)
+        ordered += rows[end:begin]
+        end = bisect_right(starts, start, begin)
+        ordered += _each_once(rows[begin:end], roots)
+    return ordered + rows[end:] if end else rows
+
+
+def _each_once(rows: Sequence[_Row], roots: Mapping[int, str]) -> list[_Row]:
+    """Rows of one start, by path and root; of a file and its `.gz` twin the one without."""
+    inputs: dict[tuple[int, str, str], _Row] = {}
+    for row in rows:
+        start_ts, path, root, ext, _ = _listed(row, roots)
+        if (start_ts, path, root) not in inputs or not ext:
+            inputs[start_ts, path, root] = row
+    return [inputs[key] for key in sorted(inputs)]
+
+
+def _listed(row: _Row, roots: Mapping[int, str]) -> ListedFile:
+    start_ts, root_id, relative, size = row
+    path = relative.removesuffix(".gz")
+    return ListedFile(start_ts, path, roots[root_id], relative[len(path) :], size)
 
 
 def _utf8(path: str) -> bool:

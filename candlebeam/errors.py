@@ -51,4 +51,5 @@ class Cancelled(CandlebeamError):
 
 def os_reason(error: OSError) -> str:
     """Why the system did not do it, without the file: `PermissionError: Permission denied`."""
-    return f"{type(error).__name__}: {error.strerror or error}"
+    reason = error.strerror or str(error)
+    return f"{type(error).__name__}: {reason}" if error.errno else reason

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from candlebeam.errors import CandlebeamError
 from candlebeam.market import Market
+from candlebeam.storage import storage_of
 
 #: The kinds of inputs, by the names that the plan and the report have for them.
 TRADE_LOG = "trade-log"
@@ -37,6 +38,25 @@ class ListedFile(NamedTuple):
     root: str
     ext: str
     size: int
+
+    @property
+    def full_path(self) -> str:
+        """Where the file to read stands."""
+        return os.path.join(self.root, self.path + self.ext)
+
+
+class MarketInputs(NamedTuple):
+    """All inputs of a market in file order, as columns: there may be very many.
+
+    Attributes:
+        paths: where the files to read stand (absolute).
+        sizes: their bytes when they were found.
+        last: those of the last start once more; the columns end with them.
+    """
+
+    paths: list[str]
+    sizes: list[int]
+    last: list[ListedFile]
 
 
 class FileVersion(NamedTuple):
@@ -80,6 +100,10 @@ class Inventory(Protocol[F]):
         Raises:
             CandlebeamError: they cannot be told, or do not go together.
         """
+        ...
+
+    def inputs(self, market: Market, found: F) -> MarketInputs:
+        """All of a market's inputs; raises as `files` does."""
         ...
 
     def count_before(self, market: Market, found: F, before_ts: int) -> int:
@@ -144,6 +168,15 @@ class ListedInventory:
             raise CandlebeamError(self._conflicts[market])
         return [file for file in found if from_ts is None or file.start_ts >= from_ts]
 
+    def inputs(self, market: Market, found: Sequence[ListedFile]) -> MarketInputs:
+        """All of a market's inputs; raises as `files` does."""
+        files = self.files(market, found)
+        return MarketInputs(
+            [file.full_path for file in files],
+            [file.size for file in files],
+            [file for file in files if file.start_ts == files[-1].start_ts],
+        )
+
     def count_before(self, market: Market, found: Sequence[ListedFile], before_ts: int) -> int:
         """How many inputs of a market start before a moment."""
         return sum(file.start_ts < before_ts for file in found)
@@ -153,6 +186,6 @@ class ListedInventory:
         if self._part_of is not None:
             path = os.path.join(os.path.dirname(path), self._part_of)
         try:
-            return FileVersion(os.path.basename(path), os.stat(path).st_size)
+            return FileVersion(os.path.basename(path), storage_of(path).state(path).size)
         except OSError:
             return None

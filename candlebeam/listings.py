@@ -11,6 +11,9 @@ from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.visible_files import visible_files
 from candlebeam.inventory import AGG2, DBN, ListedFile, ListedInventory
 from candlebeam.market import Market
+from candlebeam.storage import storage_of
+from candlebeam.storage.folders import Folder
+from candlebeam.storage.paths import real
 
 AGG2_COLLECTOR = "QUANTDEV"
 AGG2_EXCHANGE = "BINANCE_FUTURES"
@@ -33,8 +36,8 @@ def list_agg2(
     """
     from candlebeam.formats.agg2.index import DATA_NAME, list_days
 
-    base = os.path.realpath(base)
-    if not os.path.isdir(base):
+    base = real(base)
+    if not Folder(base):
         raise UsageError(f"{base}: expected a folder with an AGG2 archive, found none")
     inputs: dict[Market, list[ListedFile]] = {}
     skipped: list[str] = []
@@ -71,7 +74,7 @@ def list_dbn(paths: Sequence[str]) -> ListedInventory:
     for path in _dbn_files(paths, skipped):
         try:
             described = describe_dbn(path)
-            size = os.path.getsize(path)
+            size = storage_of(path).state(path).size
         except (CandlebeamError, OSError) as error:
             problems.append(str(error))
             continue
@@ -155,12 +158,14 @@ def _overlap(one: _Span, other: _Span) -> bool:
 def _dbn_files(paths: Sequence[str], skipped: list[str]) -> Iterator[str]:
     seen = set()
     for path in paths:
-        if not os.path.exists(path):
+        here = real(path)
+        is_file = storage_of(here).exists(here) and not os.path.isdir(here)
+        if not is_file and not Folder(here):
             raise UsageError(f"{path}: no such file or folder")
-        for found in visible_files(os.path.realpath(path)) if os.path.isdir(path) else [path]:
-            full = os.path.realpath(found)
-            if os.path.isdir(path) and not full.endswith((".dbn", ".dbn.zst")):
-                skipped.append(os.path.relpath(found, os.path.realpath(path)))
+        for found in [here] if is_file else visible_files(here):
+            full = real(found)
+            if not is_file and not full.endswith((".dbn", ".dbn.zst")):
+                skipped.append(found[len(here) :].lstrip("/"))
             elif full not in seen:
                 seen.add(full)
                 yield full

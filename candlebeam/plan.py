@@ -7,8 +7,8 @@ decides is written down as a `MarketTask` and its `Shard`s, which go to the work
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from candlebeam.errors import CandlebeamError, FormatError
@@ -17,47 +17,16 @@ from candlebeam.formats.candles.companion import (
     Companion,
     InputState,
     ResumeState,
-    read_companion,
 )
-from candlebeam.inventory import TRADE_LOG, Inventory, ListedFile
-from candlebeam.model import InputFile, Market
-from candlebeam.settings import CandleSettings, digest
+from candlebeam.formats.candles.output import CandleOutput
+from candlebeam.inventory import Inventory, ListedFile
+from candlebeam.model import Market
+from candlebeam.settings import CandleSettings
+from candlebeam.shards import FileRun, Shard, chunk_names, cut
 
 F = TypeVar("F")
 
 DEFAULT_SHARD_BYTES = 8 << 20
-#: Part of the name of every chunk: to be raised when what is in a chunk changes.
-CHUNK_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A run of one market's files, in order: the unit of work.
-
-    Attributes:
-        market: whose files.
-        ordinal: its place among the market's shards, from 0.
-        files: what to read, in file order.
-        from_ts: trades older than this are left out (ms); None to keep all.
-        name: the name of its chunk: stands for all that its bytes depend on, but for what is in the
-            files, which the chunk itself notes by size and time.
-        source: the kind of its files (`inventory.Inventory.source`).
-        shared: whether its one file holds other markets as well; shards of the same file are read
-            together.
-    """
-
-    market: Market
-    ordinal: int
-    files: tuple[InputFile, ...]
-    from_ts: int | None
-    name: str
-    source: str = TRADE_LOG
-    shared: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """The size of its files when they were found."""
-        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -151,6 +120,11 @@ class PlanOptions:
     rebuild_late: bool = False
     rejects: str = ""
 
+    @cached_property
+    def output(self) -> CandleOutput:
+        """What is at `out`."""
+        return CandleOutput(self.out)
+
 
 @dataclass
 class _Base:
@@ -177,11 +151,12 @@ def plan_market(
 
 def _find_base(market: Market, options: PlanOptions) -> _Base:
     paths = CandlePaths.of(options.out, market)
-    has_records = os.path.exists(paths.records)
+    size = options.output.size(paths)
+    has_records = size is not None
     if options.force:
         return _Base(rebuilt=has_records)
     try:
-        companion = read_companion(paths.companion)
+        companion = options.output.companion(paths)
     except FormatError as error:
         return _Base(notes=[f"{error}; the market was made again"], rebuilt=True)
     if companion is None:
@@ -200,8 +175,7 @@ def _find_base(market: Market, options: PlanOptions) -> _Base:
             f"{paths.records} was made with other settings ({'; '.join(different)});"
             " use those, another --out, or --force to make it again"
         )
-    size = os.path.getsize(paths.records) if has_records else 0
-    if not has_records or size < companion.size:
+    if size is None or size < companion.size:
         found = f"has {size} of {companion.size} bytes" if has_records else "is missing"
         return _Base(notes=[f"{paths.records} {found}; the market was made again"], rebuilt=True)
     return _Base(companion, companion.encode())
@@ -214,9 +188,9 @@ def _plan_fresh(
     options: PlanOptions,
     base: _Base,
 ) -> PlannedMarket:
-    files = inventory.files(market, listed)
-    inputs = [InputFile(_full_path(file), file.size) for file in files]
-    return _planned(inventory, market, options, files, inputs, covered=len(files), base=base)
+    found = inventory.inputs(market, listed)
+    inputs = FileRun(found.paths, found.sizes)
+    return _planned(inventory, market, options, inputs, found.last, covered=len(inputs), base=base)
 
 
 def _plan_resumed(
@@ -249,15 +223,17 @@ def _plan_resumed(
     new = [f for f in files if f not in known]
     if not new and not any(_has_grown(inventory, f, known[f]) for f in files):
         return PlannedMarket(market, records=companion.records, late_files=late_files)
-    inputs = [
-        InputFile(_full_path(f), f.size, known[f].text_bytes if f in known else 0) for f in files
-    ]
+    inputs = FileRun(
+        [f.full_path for f in files],
+        [f.size for f in files],
+        [known[f].text_bytes if f in known else 0 for f in files],
+    )
     return _planned(
         inventory,
         market,
         options,
-        files,
         inputs,
+        [f for f in files if f.start_ts == files[-1].start_ts],
         covered=state.covered + len(new),
         base=base,
         late_files=late_files,
@@ -296,8 +272,8 @@ def _planned(
     inventory: Inventory[F],
     market: Market,
     options: PlanOptions,
-    files: list[ListedFile],
-    inputs: list[InputFile],
+    inputs: FileRun,
+    group: list[ListedFile],
     *,
     covered: int,
     base: _Base,
@@ -305,31 +281,29 @@ def _planned(
     from_ts: int | None = None,
     skipped: tuple[tuple[str, str], ...] = (),
 ) -> PlannedMarket:
-    last_start = files[-1].start_ts
-    group = next(i for i, file in enumerate(files) if file.start_ts == last_start)
+    """The plan for inputs that end with `group`, those of the last start."""
     # A file of several markets is a shard of each: then one worker can read it once for all.
     shard_bytes = 0 if inventory.shared else options.shard_bytes
-    before = _cut(inputs[:group], shard_bytes)
-    runs = before + _cut(inputs[group:], shard_bytes)
-    source = inventory.source
+    before = cut(inputs[: -len(group)], shard_bytes)
+    runs = before + cut(inputs[-len(group) :], shard_bytes)
+    names = chunk_names(
+        runs,
+        source=inventory.source,
+        market=market,
+        from_ts=from_ts,
+        settings=options.settings,
+        rejects=options.rejects,
+    )
     shards = tuple(
-        Shard(
-            market,
-            ordinal,
-            run,
-            from_ts,
-            _chunk_name(source, market, ordinal, run, from_ts, options),
-            source,
-            inventory.shared,
-        )
-        for ordinal, run in enumerate(runs)
+        Shard(market, ordinal, run, from_ts, name, inventory.source, inventory.shared)
+        for ordinal, (run, name) in enumerate(zip(runs, names, strict=True))
     )
     task = MarketTask(
         market=market,
         shards=len(shards),
-        last_start_ts=last_start,
+        last_start_ts=group[-1].start_ts,
         group_ordinal=len(before),
-        group=tuple((file.root, file.path) for file in files[group:]),
+        group=tuple((file.root, file.path) for file in group),
         covered=covered,
         base=base.data,
         skipped=skipped,
@@ -338,45 +312,6 @@ def _planned(
         rebuilt=base.rebuilt,
     )
     return PlannedMarket(market, task, shards)
-
-
-def _cut(inputs: list[InputFile], shard_bytes: int) -> list[tuple[InputFile, ...]]:
-    """Runs of files of at most `shard_bytes` together, or of one file that is larger."""
-    runs: list[tuple[InputFile, ...]] = []
-    begin = size = 0
-    for place, file in enumerate(inputs):
-        if place > begin and size + file.size > shard_bytes:
-            runs.append(tuple(inputs[begin:place]))
-            begin, size = place, 0
-        size += file.size
-    if begin < len(inputs):
-        runs.append(tuple(inputs[begin:]))
-    return runs
-
-
-def _chunk_name(
-    source: str,
-    market: Market,
-    ordinal: int,
-    files: Iterable[InputFile],
-    from_ts: int | None,
-    options: PlanOptions,
-) -> str:
-    settings = options.settings
-    return digest(
-        CHUNK_VERSION,
-        source,
-        market,
-        ordinal,
-        [(file.path, file.seen) for file in files],
-        from_ts,
-        [settings.timeframe.ms, settings.corrections, settings.liquidations, settings.snap],
-        options.rejects,
-    )
-
-
-def _full_path(file: ListedFile) -> str:
-    return os.path.join(file.root, file.path + file.ext)
 
 
 def _has_grown(inventory: Inventory[F], file: ListedFile, seen: InputState) -> bool:

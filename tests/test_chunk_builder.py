@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from candlebeam.formats.chunk_file import open_chunk
 from candlebeam.io.chunk_builder import ChunkBuilder
 from candlebeam.io.staging import Staging
 from candlebeam.model import CandleBlock, FileOutcome, Market, Timeframe, TradeBatch
@@ -43,7 +44,7 @@ def test_chunks_do_not_depend_on_what_is_held_in_memory(
         expected[trade[0]].add(block_of(*trade))
     for market in MARKETS:
         builder.finish(market, "chunk", FILES)
-        chunk = staging.open_chunk(market, "chunk")
+        chunk = open_chunk(staging.chunk_path(market, "chunk"))
         assert chunk.files == FILES
         assert chunk.read(0, chunk.length).tobytes() == expected[market].records().tobytes()
 

@@ -9,6 +9,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from candlebeam.formats.chunk_file import open_chunk
 from candlebeam.errors import RangeError
 from candlebeam.formats.candles.file import open_candles
 from candlebeam.io.cancellation import cancel
@@ -60,10 +61,10 @@ def test_stage_chunks_merges_the_parts_of_each_shard(staging: Staging) -> None:
             (MARKET, ChunkRef(REF, 1, "chunk-1", reused=False)),
         ],
     )  # fmt: skip
-    chunk = staging.open_chunk(MARKET, "chunk-0")
+    chunk = open_chunk(staging.chunk_path(MARKET, "chunk-0"))
     assert chunk.files == DONE
     assert chunk.read(0, chunk.length).tobytes() == merge(blocks).candles.tobytes()
-    assert staging.open_chunk(MARKET, "chunk-1").length == 0
+    assert open_chunk(staging.chunk_path(MARKET, "chunk-1")).length == 0
 
 
 def test_stage_chunks_written_twice_are_the_same_bytes(staging: Staging) -> None:
@@ -182,7 +183,7 @@ def test_commit_markets_writes_the_candles_and_removes_the_chunks(
     size = sum(
         file.size
         for _, chunk in committing.chunks
-        for file in committing.staging.open_chunk(MARKET, chunk.name).files
+        for file in open_chunk(committing.staging.chunk_path(MARKET, chunk.name)).files
     )
     outcome = committing.outcome(**WRITTEN_OUTCOME, bytes_read=size)
     assert_makes(committing.transform, committing.chunks[::step], [outcome])

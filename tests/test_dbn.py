@@ -598,7 +598,7 @@ def test_missing_file_and_folder_are_told_in_the_outcome(tmp_path: Path) -> None
     outcome = reader.outcomes[ABC]
     assert (outcome.error, outcome.read_path, outcome.size) == ("missing", None, 0)
     _, reader = read(tmp_path, wanted=wanted)
-    assert reader.outcomes[ABC].error == "OSError: not a file: a folder"
+    assert reader.outcomes[ABC].error == "not a file: a folder"
 
 
 def test_file_of_other_records_has_no_trades(tmp_path: Path) -> None:

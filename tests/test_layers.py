@@ -20,22 +20,26 @@ from tests.trade_batches import MARKET, MIDNIGHT, Row
 PACKAGE = PROJECT / "candlebeam"
 #: What stands on one line does not import each other; all import from the lines above.
 LAYERS = (
-    ("errors", "kernels"),
+    ("errors", "kernels", "version"),
     ("market",),
     ("model",),
     ("rules",),
     ("settings", "outcome"),
+    ("storage",),
     ("inventory",),
     ("formats",),
     ("catalog", "listings"),
+    ("shards",),
     ("plan",),
     ("transforms", "io"),
-    ("pipelines",),
+    ("cluster",),
+    ("pipelines", "worker"),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITH_BEAM = {"transforms", "io", "pipelines"}
+#: Storage reaches for it where a path has a scheme, and only then.
+WITH_BEAM = {"storage", "transforms", "io", "pipelines", "worker"}
 
 
 class Import(NamedTuple):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import UsageError
-from candlebeam.pipelines.runner import beam_options, runs_in_process
+from candlebeam.pipelines.beam_options import beam_options, runs_in_process
 from candlebeam.pipelines.runner_config import (
     available_cores,
     early_worker_count,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from candlebeam.errors import FormatError
+from candlebeam.formats.chunk_file import open_chunk
 from candlebeam.formats.trade_log.reader import TradeLogReader
 from candlebeam.io import staging as staging_module
 from candlebeam.io.staging import (
@@ -20,8 +21,9 @@ from candlebeam.io.staging import (
 )
 from candlebeam.model import FileOutcome, InputFile, Market
 from candlebeam.outcome import MarketOutcome
-from candlebeam.plan import MarketTask, Shard
+from candlebeam.plan import MarketTask
 from candlebeam.rules.candles import empty_candles
+from candlebeam.shards import Shard
 from tests.trade_batches import MARKET, MIDNIGHT
 
 
@@ -192,7 +194,7 @@ def test_chunk_is_found_while_its_inputs_are_as_they_were(staging: Staging, shar
     assert not staging.find_chunk(shard)
     stage(staging, shard)
     assert staging.find_chunk(shard)
-    assert staging.open_chunk(shard.market, shard.name).length == 3
+    assert open_chunk(staging.chunk_path(shard.market, shard.name)).length == 3
     assert not staging.find_chunk(replace(shard, name="b" * 32))
     assert not staging.find_chunk(replace(shard, market=Market("PI", "BINANCE", "btcusdt")))
     assert not staging.find_chunk(replace(shard, files=shard.files[:1]))

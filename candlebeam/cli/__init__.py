@@ -17,7 +17,7 @@ import click
 from candlebeam import __version__
 from candlebeam.cli.agg2 import agg2
 from candlebeam.cli.align import align
-from candlebeam.cli.backfill import backfill, index
+from candlebeam.cli.backfill import attach, backfill, index
 from candlebeam.cli.candles import clear, show
 from candlebeam.cli.databento import databento
 from candlebeam.cli.export import export
@@ -59,7 +59,19 @@ def main() -> None:
     """Turns archives of exchange trades into exact, gap-aware candle files."""
 
 
-for _command in (index, backfill, agg2, align, resample, export, show, clear, databento, validate):
+for _command in (
+    index,
+    backfill,
+    attach,
+    agg2,
+    align,
+    resample,
+    export,
+    show,
+    clear,
+    databento,
+    validate,
+):
     main.add_command(_command)
 
 

@@ -86,6 +86,10 @@ def index(root: str, db: str, subtrees: tuple[str, ...]) -> None:
 @click.option("--staging", type=click.Path(), help="Keep finished work here until it is committed.")
 @click.option("--report", "report_file", type=click.Path(), help="Write all that happened as JSON.")
 @click.option("--runner-config", type=click.Path(), help="A file with Beam options.")
+@click.option(
+    "--detach", is_flag=True,
+    help="Flink: return once the cluster has the job; `attach` waits for its end.",
+)  # fmt: skip
 @click.option("--shard-bytes", "--shard_bytes", type=int, default=8 << 20, show_default=True,
               help="Bytes of input files in a unit of work.")  # fmt: skip
 @click.argument("beam_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM_OPTION]...")
@@ -138,4 +142,24 @@ def backfill(
     from candlebeam.pipelines.summary import print_summary
 
     print_summary(report, request)
+    sys.exit(report.exit_code)
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(), help="The folder of the candle files.")
+@click.option("--staging", type=click.Path(), help="The folder that the backfill had as --staging.")
+@click.option("--report", "report_file", type=click.Path(), help="Write all that happened as JSON.")
+def attach(out: str, staging: str | None, report_file: str | None) -> None:
+    """Wait for a backfill that was detached, and report what it came to.
+
+    Interrupted, it leaves the job alone and can be run again.
+    """
+    from candlebeam.pipelines.attach import run_attach
+    from candlebeam.pipelines.summary import print_summary
+
+    check_writable(report_file)
+    report = run_attach(out, staging, progress())
+    if report_file:
+        report.write(report_file)
+    print_summary(report)
     sys.exit(report.exit_code)

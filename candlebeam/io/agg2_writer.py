@@ -19,9 +19,9 @@ from candlebeam.formats.agg2.day import Day, DayBlobs, Month, open_month, repeat
 from candlebeam.formats.agg2.index import DATA_NAME, INDEX_NAME, IndexRow, parse_index
 from candlebeam.formats.agg2.kernels import MAX_MICROSECONDS, MIN_MICROSECONDS, WORDS
 from candlebeam.formats.agg2.reader import AGG2_ROW_DTYPE, MAX_COUNT, header_of
-from candlebeam.io.durable import sync_folder, write_all, write_atomic
 from candlebeam.model import Int64Array, Records
 from candlebeam.rules.steps import recover
+from candlebeam.storage.durable import sync_folder, write_all, write_atomic
 
 #: How hard zstd tries.
 LEVEL = 3

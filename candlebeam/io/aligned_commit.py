@@ -25,7 +25,7 @@ from candlebeam.formats.aligned.state import (
     Sidecar,
     read_aligned_journal,
 )
-from candlebeam.io.durable import remove, sync_folder, write_atomic
+from candlebeam.storage.durable import remove, sync_folder, write_atomic
 
 
 def recover_aligned(paths: AlignedPaths) -> list[str]:

@@ -30,8 +30,8 @@ from candlebeam.formats.aligned.state import (
 )
 from candlebeam.io.aligned_commit import move_on, put_in_place, recover_aligned
 from candlebeam.io.aligned_layout import GAPS, AlignedLayout
-from candlebeam.io.durable import remove, sync_folder, write_all
 from candlebeam.model import MS_PER_DAY, Bars, Uint8Array
+from candlebeam.storage.durable import remove, sync_folder, write_all
 
 _TIME = ALIGNED_DTYPE["ts"].itemsize
 _PADDING = ALIGNED_DTYPE["padding"].itemsize

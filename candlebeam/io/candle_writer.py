@@ -10,12 +10,17 @@ A pair is made new in one of three ways.
   files are replaced.
 
 A journal that is found is carried out; doing so twice does no harm.
+
+Where files cannot be written in part (`storage.Storage.is_local`), every pair but a first one is
+written anew, its old candles copied: the replacement is put there as a whole, a journal decides,
+the replacement is copied into its place.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -28,11 +33,13 @@ from candlebeam.formats.candles.companion import (
     read_journal,
 )
 from candlebeam.formats.candles.records import RECORD_DTYPE
-from candlebeam.io.durable import remove, sync_folder, write_all, write_atomic
 from candlebeam.model import Records
+from candlebeam.storage import storage_of
+from candlebeam.storage.durable import remove, sync_folder, write_all, write_atomic
 
 #: Records with the place of the first, counted from the start of the file.
 Placed = tuple[int, Records]
+_COPIED_RECORDS = 1 << 16
 
 
 def recover(paths: CandlePaths) -> list[str]:
@@ -41,17 +48,20 @@ def recover(paths: CandlePaths) -> list[str]:
     To be called by the one writer of the output only.
     """
     notes = []
+    storage = storage_of(paths.stem)
     try:
         journal = read_journal(paths)
     except FormatError as error:
         # It is written atomically, so this is no crash's work; the pair it stands beside is whole.
-        os.replace(paths.journal, paths.hidden(".journal.damaged"))
+        storage.replace(paths.journal, paths.hidden(".journal.damaged"))
         return [f"{error}; it was set aside"]
     if journal is not None:
         _carry_out(paths, journal)
         notes.append(f"{paths.records}: a commit that had been interrupted was carried out")
     for path in paths.unfinished:
-        remove(path)
+        storage.remove(path)
+    if not storage.is_local:
+        return notes
     try:
         companion = read_companion(paths.companion)
         size = os.path.getsize(paths.records)
@@ -80,7 +90,22 @@ def write_anew(
         size: bytes of all of them.
         companion: gives the new companion, once all records have been taken.
     """
-    os.makedirs(os.path.dirname(paths.records), exist_ok=True)
+    storage = storage_of(paths.stem)
+    storage.make_folder(os.path.dirname(paths.stem))
+    if storage.is_local:
+        _write_replacement(paths, records, size)
+    else:
+        with storage.placing(paths.replacement) as descriptor:
+            _write_records(descriptor, records)
+            os.ftruncate(descriptor, size)
+    if storage.exists(paths.companion):
+        _decide(paths, Journal(companion(), replaces=True))
+    else:
+        storage.replace(paths.replacement, paths.records)
+        _put(paths, paths.companion, companion().encode())
+
+
+def _write_replacement(paths: CandlePaths, records: Iterable[Placed], size: int) -> None:
     try:
         with open(paths.replacement, "wb") as file:
             _write_records(file.fileno(), records)
@@ -89,11 +114,6 @@ def write_anew(
     except BaseException:
         remove(paths.replacement)
         raise
-    if os.path.exists(paths.companion):
-        _decide(paths, Journal(companion(), replaces=True))
-    else:
-        os.replace(paths.replacement, paths.records)
-        _put(paths, paths.companion, companion().encode())
 
 
 def append(
@@ -111,6 +131,9 @@ def append(
         size: bytes of the file with all of them.
         companion: gives the new companion, once all records have been taken.
     """
+    if not storage_of(paths.stem).is_local:
+        write_anew(paths, chain(_closed_records(paths, old), records), size, companion)
+        return
     tail = b""
 
     def behind() -> Iterator[Placed]:
@@ -134,6 +157,14 @@ def append(
         _decide(paths, Journal(companion(), tail, offset))
 
 
+def _closed_records(paths: CandlePaths, old: Companion) -> Iterator[Placed]:
+    """The candles that are there, but for the last."""
+    with storage_of(paths.stem).fetched([paths.records]) as (path,), open(path, "rb") as file:
+        for place in range(0, old.records - 1, _COPIED_RECORDS):
+            length = min(_COPIED_RECORDS, old.records - 1 - place)
+            yield place, np.fromfile(file, RECORD_DTYPE, length)
+
+
 def _write_records(descriptor: int, records: Iterable[Placed]) -> None:
     for place, piece in records:
         data = np.ascontiguousarray(piece).view(np.uint8).data
@@ -141,7 +172,11 @@ def _write_records(descriptor: int, records: Iterable[Placed]) -> None:
 
 
 def _put(paths: CandlePaths, path: str, data: bytes) -> None:
-    write_atomic(path, data, temporary=paths.temporary(path))
+    storage = storage_of(path)
+    if storage.is_local:
+        write_atomic(path, data, temporary=paths.temporary(path))
+    else:
+        storage.write(path, data)
 
 
 def _decide(paths: CandlePaths, journal: Journal) -> None:
@@ -150,13 +185,15 @@ def _decide(paths: CandlePaths, journal: Journal) -> None:
 
 
 def _carry_out(paths: CandlePaths, journal: Journal) -> None:
+    storage = storage_of(paths.stem)
     if journal.replaces:
-        if os.path.exists(paths.replacement):
-            os.replace(paths.replacement, paths.records)
+        if storage.exists(paths.replacement):
+            storage.replace(paths.replacement, paths.records)
     else:
         with open(paths.records, "r+b") as file:
             write_all(file.fileno(), journal.tail, journal.tail_offset)
             os.fsync(file.fileno())
     _put(paths, paths.companion, journal.companion.encode())
-    remove(paths.journal)
-    sync_folder(os.path.dirname(paths.journal))
+    storage.remove(paths.journal)
+    if storage.is_local:
+        sync_folder(os.path.dirname(paths.journal))

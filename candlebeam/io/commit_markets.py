@@ -68,19 +68,40 @@ class _CommitFn(beam.DoFn):
     def _commit(self, market: Market, chunks: list[ChunkRef]) -> MarketOutcome:
         if is_cancelled(self._run):
             raise Cancelled("the run was cancelled")
-        return commit_chunks(self._staging, market, chunks, self._options)
+        return commit_chunks(self._staging, market, chunks, self._options, self._run)
 
 
 def commit_chunks(
-    staging: Staging, market: Market, chunks: list[ChunkRef], options: CommitOptions
+    staging: Staging,
+    market: Market,
+    chunks: list[ChunkRef],
+    options: CommitOptions,
+    run: str = "",
 ) -> MarketOutcome:
     """Commits a market from references to its chunks, notes the outcome and removes the chunks.
 
     The chunks of a market that failed stay: they need not be made again by the next run.
     """
-    known = staging.read_outcome(market)
-    if known is not None:
-        return known
+    with staging.committing(market, run):
+        known = staging.read_outcome(market)
+        if known is not None:
+            if known.error is None and known.status != AGAIN:
+                staging.remove_chunks(market)
+            return known
+        outcome = _committed(staging, market, chunks, options)
+        try:
+            staging.write_outcome(market, outcome)
+        except OSError as failure:
+            # The candles are committed; only the report of a retried bundle would not know of it.
+            outcome.notes.append(f"the outcome could not be noted: {failure}")
+        if outcome.error is None and outcome.status != AGAIN:
+            staging.remove_chunks(market)
+        return outcome
+
+
+def _committed(
+    staging: Staging, market: Market, chunks: list[ChunkRef], options: CommitOptions
+) -> MarketOutcome:
     by_ordinal = {chunk.ordinal: chunk for chunk in chunks}
     task = read_task(chunks[0].shard)
     error = next((chunk.error for chunk in chunks if chunk.error), "")
@@ -89,18 +110,12 @@ def commit_chunks(
     if error:
         outcome = MarketOutcome(str(market)).fail(error)
     else:
+        names = [by_ordinal[i].name for i in range(task.shards)]
         try:
-            files = [staging.open_chunk(market, by_ordinal[i].name) for i in range(task.shards)]
-            outcome = commit_market(task, files, options)
+            with staging.open_chunks(market, names) as files:
+                outcome = commit_market(task, files, options)
         except (CandlebeamError, OSError) as failure:
             outcome = MarketOutcome(str(market)).fail(str(failure))
     outcome.chunks_reused = sum(chunk.reused for chunk in by_ordinal.values())
     outcome.chunks_made = len(by_ordinal) - outcome.chunks_reused
-    try:
-        staging.write_outcome(market, outcome)
-    except OSError as failure:
-        # The candles are committed; only the report of a retried bundle would not know of it.
-        outcome.notes.append(f"the outcome could not be noted: {failure}")
-    if outcome.error is None and outcome.status != AGAIN:
-        staging.remove_chunks(market)
     return outcome

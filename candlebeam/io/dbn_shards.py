@@ -8,7 +8,7 @@ from dataclasses import replace
 from candlebeam.formats.dbn.reader import DbnReader, WantedMarket
 from candlebeam.formats.trade_log.reader import FileRejects
 from candlebeam.model import FileOutcome, Market, TradeBatch
-from candlebeam.plan import Shard
+from candlebeam.shards import Shard
 
 
 class DbnShards:

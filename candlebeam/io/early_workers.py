@@ -30,8 +30,8 @@ from candlebeam.inventory import TRADE_LOG
 from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.make_chunk import load_kernels, make_chunks
 from candlebeam.io.staging import ShardRef, Staging, list_shards, read_shard
-from candlebeam.plan import Shard
 from candlebeam.settings import CandleSettings
+from candlebeam.shards import Shard
 
 #: Shards that a worker is given beforehand, so that it need not wait for a busy driver.
 _AHEAD = 2

@@ -30,7 +30,6 @@ from candlebeam.formats.tables.places import (
 )
 from candlebeam.formats.tables.state import ExportedMonth, ExportState
 from candlebeam.formats.tables.tables import TABLE_VERSION, TableFile
-from candlebeam.io.durable import placing, remove, write_all, write_atomic
 from candlebeam.io.month_batches import (
     BarBatch,
     BarMonths,
@@ -42,6 +41,7 @@ from candlebeam.io.month_batches import (
 from candlebeam.model import Bars, Market
 from candlebeam.outcome import EMPTY, UP_TO_DATE, BarsOutcome
 from candlebeam.rules.bar_gaps import without_gaps
+from candlebeam.storage.durable import placing, remove, write_all, write_atomic
 
 KEEP, SKIP = "keep", "skip"
 

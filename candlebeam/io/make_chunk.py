@@ -9,11 +9,11 @@ from candlebeam.inventory import TRADE_LOG
 from candlebeam.io.chunk_builder import ChunkBuilder
 from candlebeam.io.shard_reader import open_reader, write_shard_rejects
 from candlebeam.io.staging import Staging
-from candlebeam.plan import Shard
 from candlebeam.rules.candle_kernels import fold_trades
 from candlebeam.rules.candles import aggregate
 from candlebeam.rules.corrections import correct_trades
 from candlebeam.settings import CandleSettings
+from candlebeam.shards import Shard
 
 
 def load_kernels(source: str) -> None:

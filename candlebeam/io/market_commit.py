@@ -10,11 +10,16 @@ from itertools import chain
 import numpy as np
 
 from candlebeam.errors import CandlebeamError
-from candlebeam.formats.candles.companion import CandlePaths, Companion, InputState, ResumeState
+from candlebeam.formats.candles.companion import (
+    CandlePaths,
+    Companion,
+    InputState,
+    ResumeState,
+    read_companion,
+)
 from candlebeam.formats.candles.records import RECORD_DTYPE, encode_candles
 from candlebeam.formats.chunk_file import ChunkFile
-from candlebeam.io.candle_writer import Placed, append, write_anew
-from candlebeam.io.durable import cannot_write
+from candlebeam.io.candle_writer import Placed, append, recover, write_anew
 from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCandles
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, FileOutcome, Records
 from candlebeam.outcome import AGAIN, EMPTY, MarketOutcome, is_missing
@@ -22,6 +27,8 @@ from candlebeam.plan import MarketTask
 from candlebeam.rules.candles import empty_candles
 from candlebeam.rules.price_scale import PRICE_FIELDS, PriceScale, PriceState, price_state, restore
 from candlebeam.settings import CandleSettings
+from candlebeam.storage import storage_of
+from candlebeam.storage.durable import cannot_write
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,11 @@ class _Commit:
     def run(self) -> None:
         old, merged = self._old, self._merged
         if old is not None:
+            recover(self._paths)
             self._check_base(old)
         elif not merged:
             self._outcome.status = EMPTY
-            if os.path.exists(self._paths.records):
+            if storage_of(self._paths.stem).exists(self._paths.records):
                 self._outcome.notes.append(
                     f"no trade was found; {self._paths.records} was left as it was"
                 )
@@ -148,7 +156,10 @@ class _Commit:
             return replace(companion, state=state)
 
         records = self._records(scale, first_place)
-        if old is None:
+        if old is not None and self._is_committed(old, companion):
+            for _ in records:
+                pass
+        elif old is None:
             write_anew(self._paths, records, companion.size, settled)
         elif old.scale == scale:
             append(self._paths, old, records, companion.size, settled)
@@ -162,6 +173,18 @@ class _Commit:
                 f"{self._outcome.gaps} of {companion.records} candles are gaps;"
                 " a trade may have a wrong time"
             )
+
+    def _is_committed(self, old: Companion, new: Companion) -> bool:
+        """Whether a worker has done it already, which then was lost before it could say so.
+
+        To write a pair that grows twice could rescale it twice.
+        """
+        found = read_companion(self._paths.companion)
+        if found == old:
+            return False
+        if found is None or replace(found, state=None) != new:
+            raise CandlebeamError(f"{self._paths.companion} was changed by another program")
+        return True
 
     def _check_base(self, old: Companion) -> None:
         if self._outcome.late_trades and self._options.rebuild_late:
@@ -213,7 +236,8 @@ class _Commit:
     def _rescaled(self, old: Companion, scale: PriceScale) -> Iterator[Placed]:
         """The candles that are there, but for the last, at another scale."""
         closed = old.records - 1
-        with open(self._paths.records, "rb") as file:
+        storage = storage_of(self._paths.stem)
+        with storage.fetched([self._paths.records]) as (path,), open(path, "rb") as file:
             for place in range(0, closed, SPAN_CANDLES):
                 length = min(SPAN_CANDLES, closed - place)
                 stored = np.fromfile(file, RECORD_DTYPE, length)

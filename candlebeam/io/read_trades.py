@@ -11,11 +11,12 @@ from apache_beam import coders, pvalue
 
 from candlebeam.io.cancellation import is_cancelled
 from candlebeam.io.coders import CandleBlockCoder  # noqa: F401  registers all coders
-from candlebeam.io.durable import cannot_write
 from candlebeam.io.early_workers import early_workers
 from candlebeam.io.shard_reader import open_reader, write_shard_rejects
 from candlebeam.io.staging import ChunkRef, ShardRef, Staging, list_shards, read_shard
 from candlebeam.model import FileOutcome, Market, TradeBatch
+from candlebeam.shards import Shard
+from candlebeam.storage.durable import cannot_write
 
 
 class ShardPart(NamedTuple):
@@ -104,13 +105,17 @@ class _FindStagedFn(beam.DoFn):
         for ref in refs.each:
             shard = read_shard(ref)
             made_early = early is not None and early.has_made(shard)
-            if made_early or self._staging.find_chunk(shard):
+            if made_early or self._staging.find_chunk(shard) or self._is_done(shard):
                 found = ChunkRef(ref, shard.ordinal, shard.name, reused=not made_early)
                 yield pvalue.TaggedOutput("staged", (shard.market, found))
             else:
                 to_read.append(ref)
         if to_read:
             yield ShardRef.of_all(to_read)
+
+    def _is_done(self, shard: Shard) -> bool:
+        """Whether the market is finished already: then a runner does this work once more."""
+        return bool(self._run) and self._staging.has_outcome(shard.market)
 
 
 class ReadTrades(beam.PTransform):

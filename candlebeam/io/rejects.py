@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from candlebeam.io.durable import write_atomic
 from candlebeam.model import Market
 from candlebeam.settings import digest
+from candlebeam.storage import storage_of
 
 RejectedRow = tuple[int, str, bytes]
 
@@ -22,6 +22,7 @@ def write_rejects(folder: str, market: Market, path: str, rows: Iterable[Rejecte
     asked = path.encode(errors="surrogateescape")
     lines = [b"\t".join((asked, b"%d" % line, reason.encode(), raw)) for line, reason, raw in rows]
     target = os.path.join(folder, *market.path.split("/"))
-    os.makedirs(target, exist_ok=True)
+    storage = storage_of(folder)
+    storage.make_folder(target)
     target = os.path.join(target, f"{os.path.basename(path)}.{digest(path)[:8]}.tsv")
-    write_atomic(target, b"".join(line + b"\n" for line in lines), durable=False)
+    storage.write(target, b"".join(line + b"\n" for line in lines), durable=False)

@@ -16,9 +16,9 @@ from candlebeam.formats.candles.companion import read_bytes
 from candlebeam.formats.csv.bars import csv_path, encode_csv
 from candlebeam.formats.csv.names import open_bar_path
 from candlebeam.io.aligned_writer import AlignedWriter
-from candlebeam.io.durable import remove, sync_folder, write_atomic
 from candlebeam.model import Bars, Market, Timeframe
 from candlebeam.rules.periods import Period, boundaries, open_zone
+from candlebeam.storage.durable import remove, sync_folder, write_atomic
 
 ALIGNED, CSV = "aligned", "csv"
 FORMATS = (ALIGNED, CSV)

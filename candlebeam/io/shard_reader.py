@@ -9,7 +9,7 @@ from candlebeam.formats.trade_log.reader import FileRejects, TradeLogReader
 from candlebeam.inventory import AGG2, DBN, TRADE_LOG
 from candlebeam.io.rejects import write_rejects
 from candlebeam.model import FileOutcome, TradeBatch
-from candlebeam.plan import Shard
+from candlebeam.shards import Shard
 
 
 class _FilesReader(Protocol):

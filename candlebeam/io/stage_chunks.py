@@ -10,10 +10,10 @@ from apache_beam import pvalue
 
 from candlebeam.errors import CandlebeamError
 from candlebeam.io.chunk_builder import ChunkBuilder
-from candlebeam.io.durable import cannot_write
 from candlebeam.io.read_trades import ShardPart
 from candlebeam.io.staging import ChunkRef, Staging
 from candlebeam.model import CandleBlock, FileOutcome, Market
+from candlebeam.storage.durable import cannot_write
 
 
 class StageChunks(beam.PTransform):

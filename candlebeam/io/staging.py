@@ -3,9 +3,14 @@
     {staging}/manifests/{number}      what to do: the plan, read by the workers
     {staging}/chunks/{market}/{name}  what has been done: finished shards
     {staging}/outcomes/{market}       what came of it: finished markets
+    {staging}/run                     the name of the run that may commit
+    {staging}/job                     the job of a cluster that does the work
+    {staging}/commits/{market}        locked while a market is committed
 
-A manifest is a run of zlib-compressed JSON records, markets and their shards, then an index of the
+A manifest is a run of zlib-compressed records, markets and their shards, then an index of the
 shards. So a worker reads a shard by its place, and the graph only carries names of manifests.
+The record of a market is JSON. That of a shard is JSON as well, then a zero byte, the sizes of its
+files (int64) and their paths, with zero bytes between them.
 """
 
 from __future__ import annotations
@@ -13,18 +18,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import struct
 import tempfile
+import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+import filelock
 import numpy as np
+from isal import isal_zlib
 
-from candlebeam.errors import FormatError
+from candlebeam.errors import Cancelled, CandlebeamError, FormatError
 from candlebeam.formats.chunk_file import (
     HEAD_BYTES,
     ChunkFile,
@@ -33,16 +41,23 @@ from candlebeam.formats.chunk_file import (
     open_chunk,
     write_chunk,
 )
-from candlebeam.io.durable import Written, placing, write_atomic
-from candlebeam.model import FileOutcome, InputFile, Market, Records
+from candlebeam.model import FileOutcome, Market, Records
 from candlebeam.outcome import MarketOutcome
-from candlebeam.plan import MarketTask, Shard
+from candlebeam.plan import MarketTask
 from candlebeam.settings import digest
+from candlebeam.shards import FileRun, Shard
+from candlebeam.storage import Storage, storage_of
+from candlebeam.storage.durable import Written
+
+R = TypeVar("R")
 
 #: A manifest is closed once it lists this many files.
 MANIFEST_FILES = 20_000
+#: How long a run waits for workers of an earlier one to end what they are committing.
+_COMMIT_SECONDS = 60
 
-_MAGIC = b"CBPLAN02"
+_MAGIC = b"CBPLAN03"
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _INDEX_ENTRY = struct.Struct("<IQIQI")
 # Place and length of the index, its CRC-32, and the magic again.
 _TRAILER = struct.Struct("<QII8s")
@@ -122,28 +137,110 @@ class Staging:
     def _outcomes(self) -> str:
         return os.path.join(self.path, "outcomes")
 
+    @property
+    def _storage(self) -> Storage:
+        return storage_of(self.path)
+
+    @property
+    def _commits(self) -> str:
+        return os.path.join(self.path, "commits")
+
+    @property
+    def _run(self) -> str:
+        return os.path.join(self.path, "run")
+
+    def begin(self, run: str) -> None:
+        """Has no other run commit any more; waits until what one is committing is done.
+
+        Workers of a run whose driver or whose cluster has died may go on for a while.
+
+        Raises:
+            CandlebeamError: one is committing for too long.
+        """
+        self._storage.make_folder(self.path)
+        self._storage.write(self._run, run.encode(), durable=False)
+        if not self._storage.is_local:
+            return
+        for name in self._files(self._commits):
+            lock = filelock.FileLock(os.path.join(self._commits, name))
+            try:
+                lock.acquire(timeout=_COMMIT_SECONDS)
+            except filelock.Timeout:
+                raise CandlebeamError(
+                    f"{self.path}: a worker of an earlier run is still writing; try again later"
+                ) from None
+            self._storage.remove(os.path.join(self._commits, name))
+            lock.release()
+
+    @contextmanager
+    def committing(self, market: Market, run: str) -> Iterator[None]:
+        """Held while a market is committed, so that nobody else does it at the same time.
+
+        `run` is the name of the run, or "" for none.
+
+        Raises:
+            Cancelled: another run has begun.
+        """
+        if not run:
+            yield
+            return
+        lock: AbstractContextManager[Any] = contextlib.nullcontext()
+        if self._storage.is_local:
+            os.makedirs(self._commits, exist_ok=True)
+            lock = filelock.FileLock(os.path.join(self._commits, digest(market)))
+        with lock:
+            if self._storage.read(self._run) != run.encode():
+                raise Cancelled(f"{market}: another run has begun")
+            yield
+
     def prepare(self) -> None:
         """Makes the folders; the plan and the outcomes of an earlier run go, its chunks stay."""
-        self.remove_plan()
+        self._remove_round()
         for folder in (self._manifests, self._outcomes, self._chunks):
-            os.makedirs(folder, exist_ok=True)
+            self._storage.make_folder(folder)
+
+    def _remove_round(self) -> None:
+        for folder in (self._manifests, self._outcomes):
+            self._storage.remove_tree(folder)
 
     def remove_plan(self) -> None:
-        """Removes the manifests and the outcomes of a run that has ended, and keeps chunks."""
-        for folder in (self._manifests, self._outcomes):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Removes all that is of a run that has ended, and keeps chunks."""
+        self._remove_round()
+        self._storage.remove_tree(self._commits)
+        self._storage.remove(self._run)
+        self._storage.remove(self._job)
 
     def remove_if_empty(self) -> None:
         """Removes the folders that hold no chunk."""
-        for folder in (self._chunks, self.path):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+        if self._storage.is_local:
+            for folder in (self._chunks, self.path):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
     # Manifests
 
     def write_plan(self) -> PlanWriter:
-        """A plan to be filled and then closed."""
-        return PlanWriter(self._manifests)
+        """A plan to be filled and then closed. Its manifests have names of their own."""
+        folder = os.path.join(self._manifests, uuid.uuid4().hex)
+        self._storage.make_folder(folder)
+        return PlanWriter(folder)
+
+    # The job of a cluster
+
+    @property
+    def _job(self) -> str:
+        return os.path.join(self.path, "job")
+
+    def write_job(self, record: bytes) -> None:
+        """Notes which job of a cluster does the work."""
+        self._storage.write(self._job, record)
+
+    def read_job(self) -> bytes | None:
+        """What was noted; None if nothing."""
+        try:
+            return self._storage.read(self._job)
+        except FileNotFoundError:
+            return None
 
     # Chunks
 
@@ -166,27 +263,32 @@ class Staging:
         `candles` are all records, or pieces of them in order.
         """
         path = self.chunk_path(market, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._storage.make_folder(os.path.dirname(path))
         pieces = [candles] if isinstance(candles, np.ndarray) else candles
-        with placing(path, durable=False) as descriptor:
+        with self._storage.placing(path, durable=False) as descriptor:
             write_chunk(Written(descriptor), files, pieces)
 
     @contextmanager
     def scratch(self, market: Market) -> Iterator[BinaryIO]:
         """A file for what does not fit in memory; it is gone when it is closed."""
-        folder = self._market_folder(market)
-        os.makedirs(folder, exist_ok=True)
+        folder = self._market_folder(market) if self._storage.is_local else None
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             yield file
 
-    def open_chunk(self, market: Market, name: str) -> ChunkFile:
-        """A chunk that is there and whole; see `formats.chunk_file.open_chunk`."""
-        return open_chunk(self.chunk_path(market, name))
+    @contextmanager
+    def open_chunks(self, market: Market, names: Sequence[str]) -> Iterator[list[ChunkFile]]:
+        """Chunks that are there and whole; see `formats.chunk_file.open_chunk`."""
+        paths = [self.chunk_path(market, name) for name in names]
+        with self._storage.fetched(paths) as local:
+            yield [open_chunk(path) for path in local]
 
     def find_chunk(self, shard: Shard) -> bool:
         """Whether a whole chunk of this shard is there, made from the inputs as they are now."""
         try:
-            chunk = self.open_chunk(shard.market, shard.name)
+            with self.open_chunks(shard.market, [shard.name]) as (chunk,):
+                pass
         except (FormatError, FileNotFoundError):
             return False
         if [file.path for file in chunk.files] != [file.path for file in shard.files]:
@@ -195,31 +297,38 @@ class Staging:
             if file.read_path is None or file.error is not None:
                 return False
             try:
-                found = os.stat(file.read_path)
+                if storage_of(file.read_path).state(file.read_path) != (file.size, file.mtime_ns):
+                    return False
             except OSError:
-                return False
-            if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns):
                 return False
         return True
 
     def remove_chunks(self, market: Market) -> None:
         """Removes all chunks of a market."""
-        shutil.rmtree(self._market_folder(market), ignore_errors=True)
+        self._storage.remove_tree(self._market_folder(market))
 
     def chunks(self, known: set[str]) -> Iterator[ChunkHead]:
         """The heads of chunks that are not in `known`, which learns them."""
-        for folder in _listed(self._chunks):
-            for name in _listed(os.path.join(self._chunks, folder)):
-                if name in known or name.startswith("."):
-                    continue
-                path = os.path.join(self._chunks, folder, name)
-                try:
-                    with open(path, "rb") as file:
-                        head = decode_head(file.read(HEAD_BYTES), path)
-                except (OSError, FormatError):
-                    continue
-                known.add(name)
-                yield head
+        for below in self._files(self._chunks):
+            name = os.path.basename(below)
+            if name in known:
+                continue
+            path = os.path.join(self._chunks, below)
+            try:
+                head = decode_head(self._storage.read(path, 0, HEAD_BYTES), path)
+            except (OSError, FormatError):
+                continue
+            known.add(name)
+            yield head
+
+    def _files(self, folder: str) -> Iterator[str]:
+        """The files below a folder that may be gone at any moment, as far as they are whole."""
+        try:
+            for path in self._storage.names(folder):
+                if not os.path.basename(path).startswith("."):
+                    yield path
+        except OSError:
+            return
 
     # Outcomes
 
@@ -228,7 +337,11 @@ class Staging:
 
     def write_outcome(self, market: Market, outcome: MarketOutcome) -> None:
         """Notes what became of a market."""
-        write_atomic(self._outcome_path(market), outcome.encode(), durable=False)
+        self._storage.write(self._outcome_path(market), outcome.encode(), durable=False)
+
+    def has_outcome(self, market: Market) -> bool:
+        """Whether a market of this run is finished."""
+        return self._storage.exists(self._outcome_path(market))
 
     def read_outcome(self, market: Market) -> MarketOutcome | None:
         """What became of a market in this run; None if that is not known yet.
@@ -238,16 +351,24 @@ class Staging:
         """
         path = self._outcome_path(market)
         try:
-            with open(path, "rb") as file:
-                return MarketOutcome.decode(file.read())
+            return MarketOutcome.decode(self._storage.read(path))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, RecursionError) as error:
             raise FormatError(path, "the outcome of a market", str(error)) from None
 
+    def outcomes(self) -> list[MarketOutcome]:
+        """What became of all markets that are finished, sorted by name."""
+        found = []
+        for name in self._files(self._outcomes):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                data = self._storage.read(os.path.join(self._outcomes, name))
+                found.append(MarketOutcome.decode(data))
+        return sorted(found, key=lambda outcome: outcome.market)
+
     def count_outcomes(self) -> int:
         """How many markets of this round are finished."""
-        return sum(not name.startswith(".") for name in _listed(self._outcomes))
+        return sum(1 for _ in self._files(self._outcomes))
 
 
 class PlanWriter:
@@ -266,19 +387,10 @@ class PlanWriter:
 
     def add(self, task: MarketTask, shards: tuple[Shard, ...]) -> None:
         """Adds a market; it stays in one manifest."""
-        task_place = self._append(task.to_json())
+        task_place = self._append(_to_json(task.to_json()).encode())
         for shard in shards:
-            values = {
-                "market": shard.market,
-                "ordinal": shard.ordinal,
-                "from_ts": shard.from_ts,
-                "name": shard.name,
-                "files": shard.files,
-                "source": shard.source,
-                "shared": shard.shared,
-            }
             unit = self._unit(shard)
-            self._index.append((unit, *self._append(values), *task_place))
+            self._index.append((unit, *self._append(_encode_shard(shard)), *task_place))
             self._files += len(shard.files)
         if self._files >= MANIFEST_FILES:
             self._end()
@@ -292,8 +404,8 @@ class PlanWriter:
             return len(self._index)
         return self._units.setdefault(shard.files[0].path, len(self._index))
 
-    def _append(self, values: object) -> tuple[int, int]:
-        data = zlib.compress(json.dumps(values, separators=(",", ":")).encode(), 1)
+    def _append(self, record: bytes) -> tuple[int, int]:
+        data = isal_zlib.compress(record, isal_zlib.ISAL_BEST_SPEED)
         place = len(self._records)
         self._records += data
         return place, len(data)
@@ -302,7 +414,7 @@ class PlanWriter:
         index = b"".join(_INDEX_ENTRY.pack(*entry) for entry in self._index)
         trailer = _TRAILER.pack(len(self._records), len(self._index), zlib.crc32(index), _MAGIC)
         path = os.path.join(self._folder, f"{len(self._manifests):06d}")
-        write_atomic(path, bytes(self._records) + index + trailer, durable=False)
+        storage_of(path).write(path, bytes(self._records) + index + trailer, durable=False)
         self._manifests.append(path)
         self._begin()
 
@@ -319,8 +431,7 @@ def list_shards(manifest: str) -> list[ShardRef]:
     Raises:
         FormatError: it is no manifest, or damaged.
     """
-    with open(manifest, "rb") as file:
-        data = file.read()
+    data = storage_of(manifest).read(manifest)
     if len(data) < _TRAILER.size or data[: len(_MAGIC)] != _MAGIC:
         raise FormatError(manifest, f"a manifest that begins with {_MAGIC!r}", repr(data[:8]))
     end = len(data) - _TRAILER.size
@@ -336,37 +447,69 @@ def list_shards(manifest: str) -> list[ShardRef]:
 
 def read_shard(ref: ShardRef) -> Shard:
     """The shard at a place in a manifest."""
-    values = _read_record(ref.manifest, ref.shard_offset, ref.shard_length)
-    return Shard(
-        market=Market(*values["market"]),  # type: ignore[misc]
-        ordinal=values["ordinal"],  # type: ignore[arg-type]
-        files=tuple(InputFile(*file) for file in values["files"]),  # type: ignore[attr-defined]
-        from_ts=values["from_ts"],  # type: ignore[arg-type]
-        name=values["name"],  # type: ignore[arg-type]
-        source=values["source"],  # type: ignore[arg-type]
-        shared=values["shared"],  # type: ignore[arg-type]
-    )
+    return _read_record(ref.manifest, ref.shard_offset, ref.shard_length, _decode_shard)
 
 
 def read_task(ref: ShardRef) -> MarketTask:
     """The task of the market that a shard belongs to."""
-    return MarketTask.from_json(_read_record(ref.manifest, ref.task_offset, ref.task_length))
+    return _read_record(ref.manifest, ref.task_offset, ref.task_length, _decode_task)
 
 
-def _read_record(path: str, offset: int, length: int) -> dict[str, object]:
+def _encode_shard(shard: Shard) -> bytes:
+    files = FileRun.of(shard.files)
+    values = {
+        "market": shard.market,
+        "ordinal": shard.ordinal,
+        "from_ts": shard.from_ts,
+        "name": shard.name,
+        "files": len(files),
+        "seen": files.seen if any(files.seen) else (),
+        "source": shard.source,
+        "shared": shard.shared,
+    }
+    sizes = np.array(files.sizes, "<i8").tobytes()
+    return b"%s\0%s%s" % (_to_json(values).encode(), sizes, files.encode_paths())
+
+
+def _decode_shard(record: bytes) -> Shard:
+    head, _, rest = record.partition(b"\0")
+    values = json.loads(head)
+    count = values["files"]
+    sizes = np.frombuffer(rest, "<i8", count).tolist()
+    paths = FileRun.decode_paths(rest[8 * count :])
+    if len(paths) != count:
+        raise ValueError(f"{len(paths)} paths for {count} files")
+    return Shard(
+        market=Market(*values["market"]),
+        ordinal=values["ordinal"],
+        files=FileRun(paths, sizes, values["seen"]),
+        from_ts=values["from_ts"],
+        name=values["name"],
+        source=values["source"],
+        shared=values["shared"],
+    )
+
+
+def _decode_task(record: bytes) -> MarketTask:
+    return MarketTask.from_json(json.loads(record))
+
+
+def _read_record(path: str, offset: int, length: int, decode: Callable[[bytes], R]) -> R:
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            values = json.loads(zlib.decompress(file.read(length)))
-    except (ValueError, OverflowError, zlib.error) as error:
-        raise FormatError(path, "a record of a manifest", str(error), offset) from None
-    if not isinstance(values, dict):
-        raise FormatError(path, "a record of a manifest", type(values).__name__, offset)
-    return values
+        return decode(zlib.decompress(_read(path, offset, length)))
+    except (ValueError, KeyError, TypeError, OverflowError, zlib.error) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise FormatError(path, "a record of a manifest", found, offset) from None
 
 
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _read(path: str, offset: int, length: int) -> bytes:
+    """A part of a manifest. One elsewhere is fetched whole: a worker reads more of it soon."""
+    storage = storage_of(path)
+    if storage.is_local:
+        return storage.read(path, offset, length)
+    return _manifest(path)[offset : offset + length]
+
+
+@lru_cache(maxsize=16)
+def _manifest(path: str) -> bytes:
+    return storage_of(path).read(path)

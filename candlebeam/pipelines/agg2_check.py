@@ -18,11 +18,11 @@ from candlebeam.formats.agg2.blob import FLAG_IS_BUYER_MAKER, LAYOUTS, MAGIC, SC
 from candlebeam.formats.agg2.day import Day, DayBlobs, Month, open_month
 from candlebeam.formats.agg2.index import DayInput, IndexRow, day_of, list_days
 from candlebeam.formats.trade_log.usual_rows import MAX_TS, MIN_TS
-from candlebeam.io.durable import write_atomic
 from candlebeam.market import MS_PER_DAY
 from candlebeam.model import Int64Array
 from candlebeam.pipelines.wording import counted
 from candlebeam.rules.steps import Step
+from candlebeam.storage.durable import write_atomic
 
 #: Problems of the archive's layout that are named on the terminal; the report has all of them.
 _SHOWN = 5

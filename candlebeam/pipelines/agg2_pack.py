@@ -18,12 +18,12 @@ from candlebeam.formats.agg2.binance_trades import BinanceTrades, RejectedLine
 from candlebeam.formats.agg2.blob import AGG2_ROW_DTYPE
 from candlebeam.formats.agg2.index import day_of
 from candlebeam.io.agg2_writer import write_day
-from candlebeam.io.durable import cannot_write, write_atomic
 from candlebeam.market import MS_PER_DAY
 from candlebeam.model import Records
 from candlebeam.outcome import FAILED, UP_TO_DATE, WRITTEN
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.wording import counted, shortened
+from candlebeam.storage.durable import cannot_write, write_atomic
 
 #: Rows that wait for more of their day before other days are written.
 WAITING_ROWS = 2_000_000

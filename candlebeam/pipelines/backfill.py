@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from candlebeam.catalog import Catalog
+from candlebeam.cluster.job_record import JobRecord
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candles.companion import CandlePaths
 from candlebeam.inventory import Inventory
@@ -23,17 +26,24 @@ from candlebeam.listings import list_agg2, list_dbn
 from candlebeam.model import Market
 from candlebeam.outcome import AGAIN, FAILED, UP_TO_DATE, MarketOutcome
 from candlebeam.pipelines.lock import output_lock
-from candlebeam.pipelines.progress import Progress
+from candlebeam.pipelines.progress import Progress, Work
 from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.report import Report
 from candlebeam.pipelines.runner_config import early_worker_count
+from candlebeam.pipelines.running_job import refuse_while_running
 from candlebeam.plan import DEFAULT_SHARD_BYTES, PlannedMarket, PlanOptions, plan_market
 from candlebeam.settings import CandleSettings, digest
+from candlebeam.storage import absolute
+from candlebeam.version import __version__
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from candlebeam.cluster.flink_master import Job
+    from candlebeam.pipelines.submitted import Target
+
 STAGING_NAME = ".candlebeam-staging"
+_DETACH_WANTS = "--detach is for a Flink cluster: expected --runner=FlinkRunner and a master"
 LATE_MODES = ("ignore", "rebuild")
 
 
@@ -59,6 +69,7 @@ class BackfillRequest:
         shard_bytes: the size of a unit of work.
         runner_config: a file with Beam options.
         beam_arguments: Beam options, which count more than those of the file.
+        detach: returns once a Flink cluster has the job; `pipelines.attach` waits for its end.
     """
 
     out: str
@@ -77,6 +88,7 @@ class BackfillRequest:
     shard_bytes: int = DEFAULT_SHARD_BYTES
     runner_config: str | None = None
     beam_arguments: tuple[str, ...] = ()
+    detach: bool = False
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.db, self.agg2, self.dbn))) != 1:
@@ -95,13 +107,37 @@ def run_backfill(request: BackfillRequest, progress: Progress | None = None) -> 
             report.
     """
     started = time.monotonic()
-    if request.beam_arguments or request.runner_config:
-        # Wrong options are to be told at once, even if there is nothing to run them for.
-        _beam_options(request)
+    # What cannot work is to be told at once, even if there is nothing to run it for.
+    way = _way_to_run(request, progress or Progress())
     with _inventory(request) as inventory, output_lock(request.out):
-        report = _Backfill(request, inventory, progress or Progress()).run()
+        report = _Backfill(request, inventory, progress or Progress(), way).run()
     report.seconds = time.monotonic() - started
     return report
+
+
+class _Way(NamedTuple):
+    """How to run: Beam's options, and Flink or Spark if they are asked for."""
+
+    options: PipelineOptions | None = None
+    target: Target | None = None
+
+
+def _way_to_run(request: BackfillRequest, progress: Progress) -> _Way:
+    if not (request.beam_arguments or request.runner_config):
+        if request.detach:
+            raise UsageError(_DETACH_WANTS)
+        # Beam is imported later, while others work already.
+        return _Way()
+    with without_warnings():
+        from candlebeam.pipelines.beam_options import beam_options
+        from candlebeam.pipelines.runner import find_target
+    options = beam_options(list(request.beam_arguments), request.runner_config)
+    target = find_target(options)
+    if request.detach and (target is None or target.master is None):
+        raise UsageError(_DETACH_WANTS)
+    if target is not None:
+        target.check(progress.say)
+    return _Way(options, target)
 
 
 @contextmanager
@@ -120,21 +156,20 @@ class _Backfill:
     """One run."""
 
     def __init__(
-        self, request: BackfillRequest, inventory: Inventory[Any], progress: Progress
+        self, request: BackfillRequest, inventory: Inventory[Any], progress: Progress, way: _Way
     ) -> None:
         self._request, self._inventory, self._progress = request, inventory, progress
-        self._out = os.path.abspath(request.out)
-        folder = os.path.join(self._out, STAGING_NAME)
-        if request.staging is not None:
-            folder = os.path.join(os.path.abspath(request.staging), digest(self._out)[:16])
-        self._staging = Staging(folder)
+        self._way = way
+        self._run = uuid.uuid4().hex
+        self._out = absolute(request.out)
+        self._staging = staging_of(request.out, request.staging)
         self._plan_options = PlanOptions(
             out=self._out,
             settings=request.settings,
             shard_bytes=request.shard_bytes,
             force=request.force,
             rebuild_late=request.late == "rebuild",
-            rejects=os.path.abspath(request.rejects) if request.rejects else "",
+            rejects=absolute(request.rejects) if request.rejects else "",
         )
         self._outcomes: dict[Market, MarketOutcome] = {}
 
@@ -152,8 +187,13 @@ class _Backfill:
                     ]
                 )
             )
-        recovered = {market: self._recover(market) for market in markets}
+        notes = refuse_while_running(self._staging, self._out)
+        self._staging.begin(self._run)
+        recovered = self._recover(markets)
         planned = self._round(markets, self._plan_options)
+        if request.detach and planned:
+            done = [self._outcomes[m] for m in markets if m in self._outcomes]
+            return Report(done, [*notes, *inventory.notes], list(inventory.problems), job=self._job)
         again = [market for market in planned if self._outcomes[market].status == AGAIN]
         if again:
             first = {market: self._outcomes[market] for market in again}
@@ -161,11 +201,11 @@ class _Backfill:
             self._round({market: markets[market] for market in again}, from_scratch)
             for market in again:
                 self._outcomes[market].notes[:0] = first[market].notes
-        for market, notes in recovered.items():
-            self._outcomes[market].notes[:0] = notes
-        self._clean_up()
+        for market, ended in recovered.items():
+            self._outcomes[market].notes[:0] = ended
+        clean_up(self._staging, self._outcomes.values())
         outcomes = [self._outcomes[market] for market in markets]
-        return Report(outcomes, list(inventory.notes), list(inventory.problems))
+        return Report(outcomes, [*notes, *inventory.notes], list(inventory.problems))
 
     def _nothing_found(self) -> str:
         filters = [
@@ -181,9 +221,14 @@ class _Backfill:
             else "no input in it"
         )
 
-    def _recover(self, market: Market) -> list[str]:
-        paths = CandlePaths.of(self._out, market)
-        return recover(paths) if os.path.isdir(os.path.dirname(paths.stem)) else []
+    def _recover(self, markets: Iterable[Market]) -> dict[Market, list[str]]:
+        """Ends what a crash has left of commits; gives what was done, by market."""
+        done = {}
+        for market in markets:
+            paths = CandlePaths.of(self._out, market)
+            if self._plan_options.output.may_have_leftovers(paths):
+                done[market] = recover(paths)
+        return done
 
     def _round(self, markets: dict[Market, Any], options: PlanOptions) -> list[Market]:
         """Plans the markets and makes those that need it, which are returned."""
@@ -191,6 +236,8 @@ class _Backfill:
         plan = self._staging.write_plan()
         planned: list[Market] = []
         shards = size = 0
+        if not options.force:
+            options.output.look_ahead(markets)
         for market, listed in markets.items():
             found = plan_market(self._inventory, market, listed, options)
             if found.task is None:
@@ -204,28 +251,31 @@ class _Backfill:
             size += sum(shard.bytes for shard in found.shards)
         manifests = plan.close()
         if planned:
-            run = uuid.uuid4().hex
+            self._work = Work(shards, size, len(planned))
             with (
-                cancellable(run),
-                self._working_early(run, manifests),
-                self._progress.watching(self._staging, shards, size, len(planned)),
+                cancellable(self._run),
+                self._working_early(manifests),
+                self._progress.watching(self._staging, self._work),
             ):
-                self._run_pipeline(run, manifests)
+                self._run_pipeline(manifests)
+            if self._request.detach:
+                return planned
             for market in planned:
                 lost = MarketOutcome(str(market)).fail("the run ended without it")
                 self._outcomes[market] = self._staging.read_outcome(market) or lost
         return planned
 
-    def _working_early(self, run: str, manifests: list[str]) -> AbstractContextManager[None]:
-        request = self._request
+    def _working_early(self, manifests: list[str]) -> AbstractContextManager[None]:
+        request, run = self._request, self._run
         workers = EarlyWorkers(
             run, manifests, self._staging, request.settings, self._plan_options.rejects or None
         )
         count = early_worker_count(list(request.beam_arguments), request.runner_config)
         return working_early(workers, run, count, self._inventory.source)
 
-    def _run_pipeline(self, run: str, manifests: list[str]) -> None:
+    def _run_pipeline(self, manifests: list[str]) -> None:
         with without_warnings():
+            from candlebeam.pipelines.beam_options import beam_options
             from candlebeam.pipelines.flow import FlowOptions, build_backfill
             from candlebeam.pipelines.runner import run_pipeline
         request = self._request
@@ -238,25 +288,52 @@ class _Backfill:
                 skip_missing=request.skip_missing,
             ),
             rejects=self._plan_options.rejects or None,
-            run=run,
+            run=self._run,
         )
         run_pipeline(
-            _beam_options(request),
+            self._way.options or beam_options([], None),
             lambda pipeline: build_backfill(pipeline, manifests, options),
+            target=self._way.target,
+            name=f"candlebeam-{self._run}",
+            on_job=self._note_job,
+            detach=request.detach,
         )
 
-    def _clean_up(self) -> None:
-        """Removes what is made on the way, but for chunks that another run can use."""
-        self._staging.remove_plan()
-        if not any(outcome.status == FAILED for outcome in self._outcomes.values()):
-            self._staging.remove_if_empty()
+    def _note_job(self, job: Job) -> None:
+        """Notes which job it is, for who comes while it runs."""
+        target = self._way.target
+        assert target is not None
+        assert target.master is not None
+        self._job = JobRecord(
+            run=self._run,
+            runner="FlinkRunner",
+            master=target.master.url,
+            job_name=job.name,
+            job_id=job.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            shards=self._work.shards,
+            bytes=self._work.bytes,
+            markets=self._work.markets,
+            version=__version__,
+        )
+        self._staging.write_job(self._job.encode())
 
 
-def _beam_options(request: BackfillRequest) -> PipelineOptions:
-    with without_warnings():
-        from candlebeam.pipelines.runner import beam_options
+def staging_of(out: str, staging: str | None) -> Staging:
+    """The staging folder of an output root: inside it, or under the folder `staging`."""
+    root = absolute(out)
+    if staging is None:
+        return Staging(os.path.join(root, STAGING_NAME))
+    return Staging(os.path.join(absolute(staging), digest(root)[:16]))
 
-    return beam_options(list(request.beam_arguments), request.runner_config)
+
+def clean_up(staging: Staging, outcomes: Iterable[MarketOutcome]) -> None:
+    """Removes what is made on the way, but for chunks that another run can use."""
+    staging.remove_plan()
+    if not any(outcome.status == FAILED for outcome in outcomes):
+        staging.remove_if_empty()
 
 
 def _without_task(plan: PlannedMarket) -> MarketOutcome:

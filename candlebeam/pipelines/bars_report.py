@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from candlebeam.io.durable import write_atomic
 from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, BarsOutcome
 from candlebeam.pipelines.progress import format_seconds
 from candlebeam.pipelines.wording import counted, shortened
+from candlebeam.storage.durable import write_atomic
 
 _STATUSES = (
     ("written", WRITTEN), ("up to date", UP_TO_DATE), ("without bars", EMPTY), ("failed", FAILED),

@@ -6,11 +6,11 @@ import os
 
 from candlebeam.errors import CandlebeamError
 from candlebeam.formats.candles.companion import CandlePaths
-from candlebeam.io.durable import remove, sync_folder
 from candlebeam.io.staging import Staging
 from candlebeam.model import Market
 from candlebeam.pipelines.backfill import STAGING_NAME
 from candlebeam.pipelines.lock import output_lock
+from candlebeam.storage.durable import remove, sync_folder
 
 
 def clear_market(out: str, market: Market) -> list[str]:

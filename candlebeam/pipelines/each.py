@@ -16,9 +16,9 @@ from functools import partial
 from typing import TypeVar
 
 from candlebeam.io.attempt import attempt
-from candlebeam.io.durable import write_atomic
 from candlebeam.outcome import FAILED, BarsOutcome
 from candlebeam.pipelines.quiet import without_warnings
+from candlebeam.storage.durable import write_atomic
 
 T = TypeVar("T")
 
@@ -52,10 +52,14 @@ def run_each(
     if not items or (len(items) == 1 and not chosen):
         return [attempt(function, item) for item in items]
     with without_warnings():
-        from candlebeam.pipelines.runner import beam_options, run_pipeline
+        from candlebeam.pipelines.beam_options import beam_options
+        from candlebeam.pipelines.runner import find_target, run_pipeline
     import apache_beam as beam
 
     options = beam_options(list(beam_arguments), runner_config)
+    target = find_target(options)
+    if target is not None:
+        target.check()
     folder = os.path.join(os.path.abspath(out), _FOLDER, uuid.uuid4().hex)
     os.makedirs(folder)
     try:
@@ -67,6 +71,7 @@ def run_each(
                 | "Spread" >> beam.Reshuffle()
                 | "ForEach" >> beam.Map(partial(_note, function, folder))
             ),
+            target=target,
         )
         return [_read(folder, place, item) for place, item in enumerate(items)]
     finally:

@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import filelock
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.storage import Storage, absolute, storage_of
 
 LOCK_NAME = ".candlebeam.lock"
 _HOLDER_NAME = ".candlebeam.holder"
+#: A remote lock that was not renewed for so long is nobody's any more.
+LEASE_SECONDS = 60.0
+_RENEW_SECONDS = 15.0
+#: How long to wait whether somebody else takes a remote lock at the same moment.
+_SETTLE_SECONDS = 1.0
 
 
 @contextmanager
 def output_lock(out: str) -> Iterator[None]:
     """Holds the lock of an output root, which is made if it is not there.
 
-    The operating system frees the lock of a process that dies.
+    The operating system frees the lock of a process that dies. A remote storage has no such locks:
+    there it is an object that is renewed while it is held, and counts for a minute after that.
 
     Raises:
         CandlebeamError: another process holds it, or the root cannot be written.
     """
+    storage = storage_of(out)
+    with _local_lock(out) if storage.is_local else _lease(storage, absolute(out)):
+        yield
+
+
+@contextmanager
+def _local_lock(out: str) -> Iterator[None]:
     try:
         os.makedirs(out, exist_ok=True)
         lock = filelock.FileLock(os.path.join(out, LOCK_NAME))
@@ -55,3 +72,65 @@ def _holder(out: str) -> str:
         return f" (process {values['pid']} on {values['host']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+@contextmanager
+def _lease(storage: Storage, out: str) -> Iterator[None]:
+    """The lock of an output root in a remote storage."""
+    path, mark = os.path.join(out, LOCK_NAME), uuid.uuid4().hex
+    values = {"mark": mark, "pid": os.getpid(), "host": socket.gethostname()}
+    data = json.dumps(values).encode()
+    try:
+        _take(storage, out, path, data)
+    except OSError as error:
+        raise CandlebeamError(f"cannot write {out}: {error.strerror or error}") from None
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_RENEW_SECONDS):
+            # Missed once, it is renewed the next time, well before it is nobody's.
+            with suppress(OSError):
+                storage.write(path, data)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    except OSError as error:
+        raise CandlebeamError(
+            f"cannot write {error.filename or out}: {error.strerror or error}"
+        ) from error
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(OSError):
+            storage.remove(path)
+
+
+def _take(storage: Storage, out: str, path: str, data: bytes) -> None:
+    # The storage's own clock tells how old a lock is.
+    probe = f"{path}.{uuid.uuid4().hex}"
+    storage.write(probe, data)
+    try:
+        now = storage.state(probe).mtime_ns
+        with suppress(FileNotFoundError):
+            age = (now - storage.state(path).mtime_ns) / 1e9
+            if age < LEASE_SECONDS:
+                raise _held(storage, out, path, age)
+        storage.write(path, data)
+        time.sleep(_SETTLE_SECONDS)
+        if storage.read(path) != data:
+            raise _held(storage, out, path, 0)
+    finally:
+        storage.remove(probe)
+
+
+def _held(storage: Storage, out: str, path: str, age: float) -> CandlebeamError:
+    holder = ""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        values = json.loads(storage.read(path))
+        holder = f" (process {values['pid']} on {values['host']}, {max(age, 0):.0f} s ago)"
+    return CandlebeamError(
+        f"{out}: another run is writing here{holder};"
+        f" if it was killed, this ends within {LEASE_SECONDS:.0f} s"
+    )

@@ -5,18 +5,29 @@ So it works alike whatever runs the pipeline, and shows only work that a crash w
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from candlebeam.io.staging import Staging
 from candlebeam.pipelines.wording import counted
 
 _LOG_SECONDS = 10.0
 _TERMINAL_SECONDS = 0.25
+#: Looking pauses at least so many times as long as it took.
+_SHARE_OF_LOOKING = 5
+
+
+class Work(NamedTuple):
+    """What is to be done: shards, bytes of their input files on disk, markets."""
+
+    shards: int
+    bytes: int
+    markets: int
 
 
 @dataclass
@@ -24,7 +35,7 @@ class Counts:
     """What is to be done, and what has been.
 
     Attributes:
-        shards, bytes, markets: to be done; bytes of input files on disk.
+        shards, bytes, markets: see `Work`.
         shards_done, bytes_done, markets_done: of these.
         trades: kept so far.
         seconds: since the beginning.
@@ -63,23 +74,24 @@ class Progress:
     interval: float | None = None
 
     @contextmanager
-    def watching(self, staging: Staging, shards: int, size: int, markets: int) -> Iterator[None]:
+    def watching(self, staging: Staging, work: Work) -> Iterator[None]:
         """Shows progress while the work is done inside the `with`."""
         if self.interval is None:
             yield
             return
-        counts = Counts(shards, size, markets)
+        counts = Counts(*work)
         ended = threading.Event()
         started = time.monotonic()
 
-        def look() -> None:
-            counts.look(staging)
-            counts.seconds = time.monotonic() - started
-            self.show(counts)
-
         def watch(interval: float) -> None:
-            while not ended.wait(interval):
-                look()
+            pause = interval
+            while not ended.wait(pause):
+                begun = time.monotonic()
+                counts.look(staging)
+                counts.seconds = time.monotonic() - started
+                self.show(counts)
+                # Looking takes long where the staging folder is far away: not all of the time.
+                pause = max(interval, _SHARE_OF_LOOKING * (time.monotonic() - begun))
 
         self.begin(counts)
         thread = threading.Thread(target=watch, args=(self.interval,), daemon=True)
@@ -90,6 +102,9 @@ class Progress:
             ended.set()
             thread.join()
             self.end()
+
+    def say(self, line: str) -> None:
+        """Tells the user what takes long before the work begins."""
 
     def begin(self, counts: Counts) -> None:
         """Called once before the work."""
@@ -117,6 +132,9 @@ class LogProgress(Progress):
     def show(self, counts: Counts) -> None:
         self._print(describe(counts))
 
+    def say(self, line: str) -> None:
+        self._print(line)
+
     def _print(self, line: str) -> None:
         print(
             f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}",
@@ -133,6 +151,9 @@ class TerminalProgress(Progress):
     def __init__(self) -> None:
         self._bar: Any = None
         self._task: Any = None
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     def begin(self, counts: Counts) -> None:
         from rich.console import Console

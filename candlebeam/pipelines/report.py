@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from candlebeam.io.durable import write_atomic
+from candlebeam.cluster.job_record import JobRecord
 from candlebeam.outcome import EMPTY, FAILED, UP_TO_DATE, WRITTEN, MarketOutcome
+from candlebeam.storage.durable import write_atomic
 
 _SUMS = (
     "files", "trades", "late_trades", "late_files", "candles", "gaps", "records",
@@ -25,12 +26,14 @@ class Report:
         notes: what concerns no market alone.
         problems: what could not be read and concerns no market that is known.
         seconds: wall time.
+        job: the job that goes on, of a run that was detached.
     """
 
     markets: list[MarketOutcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    job: JobRecord | None = None
 
     def count(self, status: str) -> int:
         """How many markets ended that way."""

@@ -13,8 +13,11 @@ from candlebeam.pipelines.wording import counted, shortened
 from candlebeam.settings import CandleSettings
 
 
-def print_summary(report: Report, request: BackfillRequest) -> None:
-    """Prints what was made on standard output, and what went wrong on standard error."""
+def print_summary(report: Report, request: BackfillRequest | None = None) -> None:
+    """Prints what was made on standard output, and what went wrong on standard error.
+
+    `request` is what was asked for, if it is known, for the commands in it.
+    """
     for line in summary_lines(report):
         print(line)
     for line in problem_lines(report, request):
@@ -33,7 +36,15 @@ def summary_lines(report: Report) -> list[str]:
         )
         if count
     ]
-    lines = [f"{counted(len(report.markets), 'market')}: {', '.join(counts)}"]
+    lines = []
+    if report.markets or report.job is None:
+        lines.append(f"{counted(len(report.markets), 'market')}: {', '.join(counts)}")
+    if report.job is not None:
+        job = report.job
+        lines.append(
+            f"{counted(job.shards, 'shard')} of {counted(job.markets, 'market')}"
+            f" ({format_bytes(job.bytes)}) go on as job {job.job_id} at {job.master}"
+        )
     if report.total("files"):
         reused, seconds = report.total("chunks_reused"), report.seconds
         took = format_seconds(seconds) if seconds >= 10 else f"{seconds:.1f} s"
@@ -53,7 +64,7 @@ def summary_lines(report: Report) -> list[str]:
     return lines
 
 
-def problem_lines(report: Report, request: BackfillRequest) -> list[str]:
+def problem_lines(report: Report, request: BackfillRequest | None) -> list[str]:
     """What the user should know besides, one line each."""
     lines = [*report.notes, *shortened(report.problems, "problems")]
     lines += shortened([f"{m.market}: {note}" for m in report.markets for note in m.notes], "notes")
@@ -74,12 +85,14 @@ def problem_lines(report: Report, request: BackfillRequest) -> list[str]:
     return lines
 
 
-def _late(outcome: MarketOutcome, request: BackfillRequest) -> str:
+def _late(outcome: MarketOutcome, request: BackfillRequest | None) -> str:
     what = []
     if outcome.late_trades:
         what.append(counted(outcome.late_trades, "late trade"))
     if outcome.late_files:
         what.append(f"{counted(outcome.late_files, 'file')} indexed late")
+    if request is None:
+        return f"{outcome.market}: not in it: {' and '.join(what)}; --force brings all of it in"
     collector, exchange, symbol = outcome.market.split("/", 2)
     filters = ["--collector", collector, "--exchange", exchange, "--symbol", symbol]
     command = shlex.join([*_command(request), *filters, "--force"])

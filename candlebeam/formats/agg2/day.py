@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -31,6 +30,7 @@ from candlebeam.formats.agg2.index import DATA_NAME, Index, IndexRow, read_index
 from candlebeam.model import Int64Array, Uint8Array
 from candlebeam.rules.step_kernels import MAX_EXPONENT, STATE_SIZE
 from candlebeam.rules.steps import AS_STORED, Step, step_of
+from candlebeam.storage import open_input
 
 #: Rows that are read at a time.
 PIECE_ROWS = 8192
@@ -40,7 +40,6 @@ HELD_BYTES = 48 << 20
 
 _NOTHING = np.empty(0, np.uint8)
 _NO_WORDS = np.empty(0, np.int64)
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,16 @@ class Month:
 
     index: Index
     descriptor: int
-    path: str
     size: int
     mtime_ns: int
+    path: str
 
 
-def open_month(folder: str) -> Month:
+def open_month(folder: str, day: int | None = None) -> Month:
     """Opens the two files of a month folder.
+
+    Args:
+        day: the only one that will be read.
 
     Raises:
         FormatError: its index is none of those known.
@@ -70,13 +72,13 @@ def open_month(folder: str) -> Month:
     # The index first: what it names is in the data by then.
     index = read_index(folder)
     path = os.path.join(folder, DATA_NAME)
-    descriptor = os.open(path, _OPEN_FLAGS)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise OSError(0, f"not a file: {kind}", path)
-    return Month(index, descriptor, path, status.st_size, status.st_mtime_ns)
+    return Month(index, *open_input(path, _ranges(index, day)), path)
+
+
+def _ranges(index: Index, day: int | None) -> list[tuple[int, int]] | None:
+    if day is None:
+        return None
+    return [(row.offset, row.length) for row in index.of_day(day)]
 
 
 @dataclass

@@ -21,6 +21,8 @@ from datetime import date, datetime, timezone
 from typing import NamedTuple
 
 from candlebeam.errors import CandlebeamError, FormatError
+from candlebeam.storage import storage_of
+from candlebeam.storage.folders import Folder
 
 DATA_NAME = "data.quantdev"
 INDEX_NAME = "index.quantdev"
@@ -128,8 +130,7 @@ def read_index(folder: str) -> Index:
         OSError: it cannot be read.
     """
     path = os.path.join(folder, INDEX_NAME)
-    with open(path, "rb") as file:
-        return parse_index(file.read(), path)
+    return parse_index(storage_of(path).read(path), path)
 
 
 class DayInput(NamedTuple):
@@ -170,14 +171,15 @@ def list_days(
     """
     stray = on_stray or _ignore
     problem = on_problem or _ignore
-    if not os.path.isdir(base):
+    tree = Folder(base)
+    if not tree:
         raise CandlebeamError(f"{base}: no such folder")
-    for name in _folders(base, "", stray) if symbol is None else [symbol]:
-        if not os.path.isdir(os.path.join(base, name)):
+    for name in _folders(tree, "", stray) if symbol is None else [symbol]:
+        if not tree.is_folder(name):
             continue
-        for year in _folders(base, name, stray, _YEAR):
-            for month in _folders(base, f"{name}/{year}", stray, _MONTH):
-                yield from _days_of_month(base, name, f"{name}/{year}/{month}", stray, problem)
+        for year in _folders(tree, name, stray, _YEAR):
+            for month in _folders(tree, f"{name}/{year}", stray, _MONTH):
+                yield from _days_of_month(tree, name, f"{name}/{year}/{month}", stray, problem)
 
 
 def _ignore(_: str) -> None:
@@ -185,40 +187,40 @@ def _ignore(_: str) -> None:
 
 
 def _folders(
-    base: str, below: str, stray: Callable[[str], None], form: re.Pattern[str] | None = None
+    tree: Folder, below: str, stray: Callable[[str], None], form: re.Pattern[str] | None = None
 ) -> list[str]:
     """The folders in a folder whose names have the form, sorted; hidden files do not count."""
     names = []
-    with os.scandir(os.path.join(base, below)) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir() and (form is None or form.fullmatch(entry.name)):
-                names.append(entry.name)
-            else:
-                stray(f"{below}/{entry.name}" if below else entry.name)
-    return sorted(names)
+    for name, is_folder in tree.entries(below):
+        if name.startswith("."):
+            continue
+        if is_folder and (form is None or form.fullmatch(name)):
+            names.append(name)
+        else:
+            stray(f"{below}/{name}" if below else name)
+    return names
 
 
 def _days_of_month(
-    base: str,
+    tree: Folder,
     symbol: str,
     below: str,
     stray: Callable[[str], None],
     problem: Callable[[str], None],
 ) -> Iterator[DayInput]:
-    folder = os.path.join(base, below)
-    for name in sorted(os.listdir(folder)):
+    folder = os.path.join(tree.path, below)
+    names = [name for name, _ in tree.entries(below)]
+    for name in names:
         if name not in (DATA_NAME, INDEX_NAME) and not name.startswith("."):
             stray(f"{below}/{name}")
     try:
-        size = os.path.getsize(os.path.join(folder, DATA_NAME))
+        size = tree.size(f"{below}/{DATA_NAME}")
     except OSError:
         size = 0  # whoever reads a day says what is wrong
     try:
         index = read_index(folder)
     except FileNotFoundError:
-        if os.path.exists(os.path.join(folder, DATA_NAME)):
+        if DATA_NAME in names:
             problem(f"{folder}: {DATA_NAME} without {INDEX_NAME}")
         else:
             stray(below)

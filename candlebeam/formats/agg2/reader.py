@@ -178,7 +178,7 @@ class Agg2Reader:
         folder, name = os.path.split(file.path)
         number = int(name)
         try:
-            month = open_month(folder)
+            month = open_month(folder, number)
         except (OSError, FormatError) as error:
             self.outcomes.append(_unopened(file.path, folder, error))
             return

@@ -17,6 +17,7 @@ from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import BLOCK_DTYPE, VOLUME_SCALE, Market, Timeframe
 from candlebeam.rules.price_scale import PriceScale, PriceState
 from candlebeam.settings import CandleSettings
+from candlebeam.storage import storage_of
 
 #: Version of what Candlebeam adds to a companion.
 STATE_VERSION = 1
@@ -320,7 +321,6 @@ def read_journal(paths: CandlePaths) -> Journal | None:
 def read_bytes(path: str) -> bytes | None:
     """The bytes of a file; None if it is not there."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return storage_of(path).read(path)
     except FileNotFoundError:
         return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from candlebeam.errors import os_reason
+from candlebeam.storage import open_input
 
 if TYPE_CHECKING:
     import zstandard
@@ -39,16 +38,9 @@ class DbnStream:
     """
 
     def __init__(self, path: str) -> None:
-        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        # A pipe where a file is expected must not hang the reader.
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        descriptor, self.size, self.mtime_ns = open_input(path)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-                raise OSError(errno.EINVAL, f"not a file: {kind}", path)
             self._file = cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0, closefd=False))
-            self.size, self.mtime_ns = status.st_size, status.st_mtime_ns
             self.damage: str | None = None
             self._given = 0
             self.compressed = self._file.read(len(_ZSTD_MAGIC)) == _ZSTD_MAGIC

@@ -8,7 +8,6 @@ whole row before the damage, and files that cannot be read do not stop the other
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from candlebeam.model import (
     TradeBatch,
     Uint8Array,
 )
+from candlebeam.storage import open_input
 
 #: Text that is gathered before it is read, in bytes.
 WINDOW = 1 << 19
@@ -39,9 +39,6 @@ _TEXTS = 512
 _REJECTS = 1024
 _NOT_LATE = np.iinfo(np.int64).max
 _NO_LIMIT = np.iinfo(np.int64).min
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-# A pipe where a file is expected must not hang the reader.
-_OPEN_FLAGS |= getattr(os, "O_NONBLOCK", 0)
 
 
 class RejectedRow(NamedTuple):
@@ -323,24 +320,18 @@ class TradeLogReader:
 
 def _open(path: str) -> _Opened:
     """Opens the file or its twin; a failure is told in `error`."""
-    descriptor = -1
     candidate = path
     try:
         try:
-            descriptor = os.open(candidate, _OPEN_FLAGS)
+            opened = open_input(candidate)
         except FileNotFoundError:
             candidate = twin(path)
-            descriptor = os.open(candidate, _OPEN_FLAGS)
+            opened = open_input(candidate)
     except FileNotFoundError:
         return _Opened(-1, None, 0, 0, f"missing: neither it nor {os.path.basename(candidate)}")
     except OSError as error:
         return _Opened(-1, candidate, 0, 0, os_reason(error))
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        return _Opened(descriptor, candidate, status.st_size, status.st_mtime_ns, None)
-    os.close(descriptor)
-    kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-    return _Opened(-1, candidate, 0, 0, f"not a file: {kind}")
+    return _Opened(opened.descriptor, candidate, opened.size, opened.mtime_ns, None)
 
 
 def _outcome(file: _File, text: list[int]) -> FileOutcome:

@@ -25,7 +25,6 @@ from databento.historical.api.symbology import SymbologyHttpAPI
 from databento.historical.api.timeseries import TimeseriesHttpAPI
 
 from candlebeam.errors import FormatError, UsageError
-from candlebeam.io.durable import remove
 from candlebeam.pipelines.databento.failures import (
     LONGEST_WAIT,
     ApiError,
@@ -36,6 +35,7 @@ from candlebeam.pipelines.databento.failures import (
 )
 from candlebeam.rules.contracts import INSTRUMENT_ID, RAW_SYMBOL
 from candlebeam.rules.months import Span, date_text, parse_moment
+from candlebeam.storage.durable import remove
 
 T = TypeVar("T")
 

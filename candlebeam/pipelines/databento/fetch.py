@@ -13,7 +13,6 @@ from candlebeam.errors import CandlebeamError
 from candlebeam.formats.dbn.csv_text import is_bars, write_csv
 from candlebeam.formats.dbn.whole import check_dbn
 from candlebeam.formats.fetched_file import Fetched
-from candlebeam.io.durable import cannot_write, remove, sync_folder
 from candlebeam.pipelines.databento.client import Client, Query
 from candlebeam.pipelines.databento.failures import ApiError
 from candlebeam.pipelines.databento.files import (
@@ -29,6 +28,7 @@ from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.wording import counted
 from candlebeam.rules.contracts import names_several
 from candlebeam.rules.months import Span
+from candlebeam.storage.durable import cannot_write, remove, sync_folder
 
 #: The API's record counts hold for ranges of whole ten minutes, in ns.
 _COUNTED = 600_000_000_000

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from candlebeam.errors import CandlebeamError, FormatError
 from candlebeam.formats.dbn.whole import DbnContents, check_dbn
 from candlebeam.formats.fetched_file import Fetched, read_fetched
-from candlebeam.io.durable import remove, sync_folder, write_atomic
 from candlebeam.market import Market
 from candlebeam.pipelines.databento.client import Query
 from candlebeam.rules.contracts import ALL_SYMBOLS
 from candlebeam.rules.months import Month, Span
+from candlebeam.storage.durable import remove, sync_folder, write_atomic
 
 _DATA = ".dbn.zst"
 #: The ending of everything that a run has not finished.

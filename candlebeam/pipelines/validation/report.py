@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from candlebeam.errors import UsageError
-from candlebeam.io.durable import write_atomic
 from candlebeam.pipelines.wording import counted
 from candlebeam.rules.checks import ERROR, INFORMATION, SEVERITIES, WARNING, Finding, format_ts
+from candlebeam.storage.durable import write_atomic
 
 #: What stands above, between and below the parts of the text.
 RULE = "=" * 60

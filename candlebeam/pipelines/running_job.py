@@ -1,0 +1,50 @@
+"""Jobs that go on in a cluster after the process that submitted them has ended."""
+
+from __future__ import annotations
+
+from candlebeam.cluster.flink_master import FlinkMaster, Job, MasterError
+from candlebeam.cluster.job_record import JobRecord
+from candlebeam.errors import CandlebeamError, FormatError
+from candlebeam.io.staging import Staging
+
+
+def noted_job(staging: Staging) -> JobRecord | None:
+    """The job that was submitted last for an output, if its end was not seen."""
+    data = staging.read_job()
+    if data is None:
+        return None
+    try:
+        return JobRecord.decode(data)
+    except (FormatError, ValueError):
+        return None
+
+
+def job_of(record: JobRecord) -> Job | None:
+    """The job as its cluster tells of it; None if it does not know it. Raises `MasterError`."""
+    return FlinkMaster(record.master).job(record.job_id)
+
+
+def refuse_while_running(staging: Staging, out: str) -> list[str]:
+    """Makes sure that no job of an earlier command still writes an output.
+
+    Returns:
+        Notes for the report. A cluster that does not answer is one: whatever of its job is left
+        over commits nothing once another run has begun (`io.staging.Staging.begin`).
+
+    Raises:
+        CandlebeamError: a job runs.
+    """
+    record = noted_job(staging)
+    if record is None:
+        return []
+    name = f"job {record.job_id} at {record.master}"
+    try:
+        job = job_of(record)
+    except MasterError as error:
+        return [f"{name}, which was submitted before, cannot be asked for ({error})"]
+    if job is None or job.ended:
+        return []
+    raise CandlebeamError(
+        f"{out}: {name} is writing here (submitted {record.started} on {record.host}):"
+        f" `candlebeam attach --out {out}` waits for its end"
+    )

@@ -1,0 +1,339 @@
+"""Pipelines that Flink or Spark runs: handing them over, and waiting for their end.
+
+Beam's job server, a Java process, translates a pipeline and submits it. Here it is started and
+stopped; what could make it or the cluster hang is looked at before, and while a job runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    JobServerOptions,
+    PipelineOptions,
+    PortableOptions,
+    SparkRunnerOptions,
+    StandardOptions,
+)
+
+from candlebeam.cluster.flink_master import FlinkMaster, Job, MasterError
+from candlebeam.cluster.jars import job_server_jar
+from candlebeam.cluster.java import Java, find_java
+from candlebeam.cluster.job_server import JobServer
+from candlebeam.cluster.problems import explain, is_hopeless
+from candlebeam.cluster.spark_master import check_spark_master
+from candlebeam.errors import CandlebeamError, UsageError
+from candlebeam.pipelines.beam_options import unknown_words
+from candlebeam.pipelines.runner_config import option_names
+
+_FLINK, _SPARK = "FlinkRunner", "SparkRunner"
+#: Flink's names for a cluster inside the job server.
+_EMBEDDED = ("[local]", "[auto]")
+_LOOK_SECONDS = 0.2
+_ASK_SECONDS = 2.0
+#: How long a master may be silent while a job runs.
+_PATIENCE_SECONDS = 30.0
+_CANCEL_SECONDS = 20.0
+_ENDED = ("DONE", "DRAINED", "FAILED", "CANCELLED")
+
+
+class Target:
+    """Flink or Spark, as the options name it.
+
+    Args:
+        options: of the pipeline. Flink's version, where it is not among them, is the cluster's.
+
+    Attributes:
+        master: the address of a Flink cluster; None where the job ends with this process.
+    """
+
+    def __init__(self, options: PipelineOptions) -> None:
+        self.options = options
+        runner = str(options.view_as(StandardOptions).runner).rpartition(".")[2]
+        self.is_flink, self.is_spark = runner == _FLINK, runner == _SPARK
+        self._flink = options.view_as(FlinkRunnerOptions)
+        self._spark = options.view_as(SparkRunnerOptions)
+        self._portable = options.view_as(PortableOptions)
+        self._servers = options.view_as(JobServerOptions)
+        self._version_given = "flink_version" in option_names(options._flags)
+        self._jar = ""
+        self._java: Java | None = None
+        self.master: FlinkMaster | None = None
+        if self.is_flink and self._flink.flink_master not in _EMBEDDED:
+            self.master = FlinkMaster(self._flink.flink_master)
+
+    def check(self, say: Callable[[str], None] | None = None) -> None:
+        """Finds what is needed, and whether the cluster is there.
+
+        Args:
+            say: called with a line before something is downloaded.
+
+        Raises:
+            CandlebeamError: something is missing, or nobody answers.
+        """
+        if self.master is not None:
+            if not self._version_given:
+                self._flink.flink_version = ".".join(self.master.version().split(".")[:2])
+            self.master.check(self._flink.flink_version)
+        elif self.is_spark:
+            check_spark_master(self._spark.spark_master_url)
+        if self._portable.job_endpoint or not (self.is_flink or self.is_spark):
+            return
+        if not self._uber_jar:
+            self._java = find_java(self._servers.job_server_java_launcher)
+        self._jar = job_server_jar(
+            "flink" if self.is_flink else "spark",
+            self._flink.flink_version if self.is_flink else self._spark.spark_version,
+            given=self._flink.flink_job_server_jar
+            if self.is_flink
+            else self._spark.spark_job_server_jar,
+            beam_version=beam.__version__,
+            cache=self._servers.jar_cache_dir,
+            say=say,
+        )
+
+    @property
+    def _uber_jar(self) -> bool:
+        if self.is_flink:
+            return bool(self._flink.flink_submit_uber_jar) and self.master is not None
+        return bool(self._spark.spark_submit_uber_jar)
+
+    @contextmanager
+    def serving(self) -> Iterator[JobServer | None]:
+        """Has a job server running, if one is needed, and the options name it."""
+        if self._java is None:
+            # Beam submits the jar by itself, or the user runs a job server.
+            if self._jar and self.is_flink:
+                self._flink.flink_job_server_jar = self._jar
+            elif self._jar:
+                self._spark.spark_job_server_jar = self._jar
+            yield None
+            return
+        name, master = (
+            ("--flink-master", self._flink.flink_master)
+            if self.is_flink
+            else ("--spark-master-url", self._spark.spark_master_url)
+        )
+        if self.master is not None:
+            master = self.master.url
+        descriptor, log = tempfile.mkstemp(prefix="candlebeam-job-server-", suffix=".log")
+        os.close(descriptor)
+        arguments = [name, master]
+        if self._servers.artifacts_dir:
+            arguments += ["--artifacts-dir", self._servers.artifacts_dir]
+        server = JobServer(
+            self._java,
+            self._jar,
+            arguments,
+            log=log,
+            properties=self._servers.job_server_jvm_properties or (),
+        )
+        with server:
+            self._portable.job_endpoint = server.endpoint
+            try:
+                yield server
+            finally:
+                self._portable.job_endpoint = None
+        # What went wrong refers to it; nothing did.
+        os.unlink(log)
+
+
+def run_submitted(
+    target: Target,
+    build: Callable[[beam.Pipeline], object],
+    *,
+    name: str,
+    on_job: Callable[[Job], None] | None = None,
+    detach: bool = False,
+) -> None:
+    """Builds a pipeline, has it run, and waits for its end.
+
+    Args:
+        target: checked.
+        name: of the job; nothing else has it.
+        on_job: called once a Flink cluster has the job.
+        detach: returns then.
+
+    Raises:
+        CandlebeamError: it failed; in one line why.
+    """
+    options = target.options
+    # It would start pip to list what is installed here, which no worker looks at.
+    options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
+    options.view_as(GoogleCloudOptions).job_name = name
+    with target.serving() as server, _own_temporary_folder():
+        if server is not None:
+            _check_options(options, server)
+        try:
+            pipeline = beam.Pipeline(options=options)
+            build(pipeline)
+            result: Any = pipeline.run()
+        except (ValueError, CandlebeamError) as error:
+            raise UsageError(" ".join(str(error).split())) from error
+        except Exception as error:  # Beam and gRPC have errors of their own
+            raise _failure(error, server) from error
+        watch = _Watch(target, result, server, name)
+        try:
+            watch.wait(on_job, detach)
+        except BaseException:
+            watch.cancel()
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                result._cleanup()
+
+
+def _check_options(options: PipelineOptions, server: JobServer) -> None:
+    """Refuses options that neither Beam's Python nor the job server knows.
+
+    Beam would leave them out, and say so in its log alone.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    with grpc.insecure_channel(server.endpoint) as channel:
+        found = beam_job_api_pb2_grpc.JobServiceStub(channel).DescribePipelineOptions(
+            beam_job_api_pb2.DescribePipelineOptionsRequest(), timeout=_CANCEL_SECONDS
+        )
+    known = {option.name for option in found.options}
+    for word in unknown_words(options._flags):
+        if option_names([word]) - known:
+            raise UsageError(f"{word} is no option of Candlebeam, Beam or the runner")
+
+
+@contextmanager
+def _own_temporary_folder() -> Iterator[None]:
+    """What Beam leaves in the folder of temporary files is removed."""
+    folder, before = tempfile.mkdtemp(prefix="candlebeam-submit-"), tempfile.tempdir
+    tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failure(error: Exception, server: JobServer | None) -> CandlebeamError:
+    if server is not None and not server.alive:
+        return CandlebeamError(f"the job server has ended: {explain(server.log_text())}")
+    return CandlebeamError(f"the job could not be submitted: {explain(str(error))}")
+
+
+class _Watch:
+    """A job that runs."""
+
+    def __init__(self, target: Target, result: Any, server: JobServer | None, name: str) -> None:
+        self._target, self._result = target, result
+        self._server, self._name = server, name
+        self._errors: list[str] = []
+        self._job: Job | None = None
+        self._silent_since: float | None = None
+        self._ask_at = 0.0
+        threading.Thread(target=self._read_messages, daemon=True).start()
+
+    def _read_messages(self) -> None:
+        from apache_beam.portability.api import beam_job_api_pb2
+
+        error = beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR
+        # It ends with an error of gRPC where the server goes away.
+        with contextlib.suppress(Exception):
+            for message in self._result._message_stream or ():
+                found = message.message_response
+                if message.HasField("message_response") and found.importance == error:
+                    self._errors.append(found.message_text)
+
+    def wait(self, on_job: Callable[[Job], None] | None, detach: bool) -> None:
+        """Until the job has ended, or, to `detach`, until the cluster has it.
+
+        Raises:
+            CandlebeamError: it has failed, or cannot succeed any more; why.
+        """
+        known = False
+        while True:
+            state = self._state()
+            if self._target.master is not None:
+                self._ask_master(self._target.master)
+                if self._job is not None and not known:
+                    known = True
+                    if on_job is not None:
+                        on_job(self._job)
+                if detach and self._job is not None and self._job.state != "INITIALIZING":
+                    return
+            if state in _ENDED:
+                break
+            time.sleep(_LOOK_SECONDS)
+        if state not in ("DONE", "DRAINED"):
+            raise CandlebeamError(f"the job failed: {self._reason(state)}")
+
+    def _state(self) -> str:
+        try:
+            return str(self._result.state)
+        except Exception as error:
+            if self._server is not None and self._server.alive:
+                raise CandlebeamError(f"the job server does not answer: {error}") from error
+            said = self._server.log_text() if self._server is not None else str(error)
+            raise CandlebeamError(f"the job server has ended: {explain(said)}") from error
+
+    def _ask_master(self, master: FlinkMaster) -> None:
+        """Looks at the job where it runs: the job server does not tell of all that happens."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        self._ask_at = now + _ASK_SECONDS
+        try:
+            if self._job is None:
+                self._ask_at = now + _LOOK_SECONDS
+                self._job = master.find_job(self._name)
+            reason = master.root_exception(self._job.id) if self._job is not None else ""
+            self._silent_since = None
+        except MasterError as error:
+            self._silent_since = self._silent_since or now
+            silent = time.monotonic() - self._silent_since
+            if silent > _PATIENCE_SECONDS:
+                raise CandlebeamError(
+                    f"{error}; it was silent for {silent:.0f} s while the job ran: when it is back,"
+                    " run this again to go on from what is done"
+                ) from None
+            return
+        if reason and is_hopeless(reason):
+            raise CandlebeamError(f"the job cannot go on: {explain(reason)}")
+
+    def _reason(self, state: str) -> str:
+        if self._target.master is not None and self._job is not None:
+            with contextlib.suppress(MasterError):
+                if reason := self._target.master.root_exception(self._job.id):
+                    return explain(reason)
+        # The last messages may still be on their way.
+        for _ in range(20):
+            if self._errors:
+                return explain(self._errors[-1])
+            time.sleep(_LOOK_SECONDS / 2)
+        said = self._server.log_text() if self._server is not None else ""
+        return explain(said) if said else f"it ended as {state} and nobody said why"
+
+    def cancel(self) -> None:
+        """Asks for the end of the job and waits for it, but not for long."""
+        master = self._target.master
+        with contextlib.suppress(Exception):
+            if master is not None and self._job is None:
+                self._job = master.find_job(self._name)
+            if master is not None and self._job is not None:
+                master.cancel(self._job.id)
+            else:
+                self._result.cancel()
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        with contextlib.suppress(Exception):
+            while time.monotonic() < deadline and str(self._result.state) not in _ENDED:
+                time.sleep(_LOOK_SECONDS)
