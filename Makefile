@@ -78,8 +78,8 @@ $(BENCH_READY): $(READY) requirements/bench.lock
 	touch $@
 
 lock: $(UV_VENV)/bin/uv
-	$(COMPILE) --extra pandas --extra databento --group dev --output-file requirements/dev.lock
-	$(COMPILE) --constraints requirements/dev.lock --output-file requirements/runtime.lock
+	$(COMPILE) --extra pandas --extra databento --extra s3 --group dev --output-file requirements/dev.lock
+	$(COMPILE) --constraints requirements/dev.lock --extra s3 --output-file requirements/runtime.lock
 	$(COMPILE) --extra bench --group build --constraints requirements/dev.lock --output-file requirements/bench.lock
 
 $(UV_VENV)/bin/uv:

@@ -22,7 +22,8 @@ from candlebeam.errors import CandlebeamError
 
 _ATTEMPTS = 3
 _LOOK = 0.05
-_PATIENCE = 5.0
+_PATIENCE = 0.5
+_REMOVING = 5.0
 _LONGEST = 300
 _TAIL = 1 << 16
 #: A client's first words in HTTP/2, which gRPC is made of, with empty settings; the server's first
@@ -30,7 +31,15 @@ _TAIL = 1 << 16
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS = 4
 #: A JVM without memory ends instead of going on with threads missing, and leaves no file in /tmp.
-_JVM_OPTIONS = ("-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData")
+_JVM_OPTIONS = (
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:-UsePerfData",
+    # It starts, hands over, and waits: there is nothing worth compiling well, or collecting fast.
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    # What the log of Beam's own jars is written by. At INFO it is thousands of lines a job.
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
 
 #: What tells in a log why a JVM, or what it runs, ended; the first that is found counts.
 _TELLING = tuple(
@@ -251,7 +260,7 @@ def _shortened(line: str) -> str:
 
 def _remove_folder(folder: str) -> None:
     """Removes a folder in which processes that were killed may still be writing."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _REMOVING
     while os.path.lexists(folder) and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
         if os.path.lexists(folder):

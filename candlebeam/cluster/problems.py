@@ -93,7 +93,13 @@ _IN_PYTHON = (
         hopeless=True,
     ),
     _known(
-        r"^AttributeError: .*module '?(?P<module>candlebeam[\w.]*)'? .*attribute '(?P<name>\w+)'",
+        r"^AttributeError: module '(?P<module>candlebeam[\w.]*)' has no attribute '(?P<name>\w+)'",
+        _module_missing,
+        hopeless=True,
+    ),
+    _known(
+        r"^AttributeError: Can't get attribute '(?P<name>\w+)' on <module '(?P<module>candlebeam"
+        r"[\w.]*)'",
         _module_missing,
         hopeless=True,
     ),
@@ -109,7 +115,7 @@ _IN_PYTHON = (
         hopeless=True,
     ),
     _known(
-        r"^(?:numpy\S*)?MemoryError\b.*",
+        r"^\w*MemoryError\b.*",
         lambda found: (
             f"a worker ran out of memory ({found[0]}): give its machine more memory or fewer slots"
         ),
@@ -160,7 +166,8 @@ _IN_JAVA = (
         hopeless=True,
     ),
     _known(
-        r"NoResourceAvailableException",
+        # The second is all that the job server tells of the first.
+        r"NoResourceAvailableException|TimeoutException: Timeout has occurred: \d+ ms",
         "the cluster has too few free slots for the job: lower --parallelism, start more "
         "TaskManagers, or wait until other jobs end",
     ),
@@ -182,12 +189,25 @@ _IN_JAVA = (
         f"pools; {_AGAIN}",
     ),
     _known(
-        r"All masters are unresponsive",
-        "no Spark master answers: is the cluster started, and of Spark 3.5?",
+        r"All masters are unresponsive|stopped SparkContext",
+        "the Spark master did not take the job, or has given it up: is the cluster started, of "
+        "Spark 3.5, and can it reach this machine?",
     ),
     _known(
         r"Application has been killed\. Reason: (?P<what>[^\r\n]+)",
         lambda found: f"the Spark master ended the job: {found['what']}",
+    ),
+    _known(
+        r"ConnectException: Connection refused",
+        "the Flink master takes no connections (any more), or a TaskManager or its worker pool "
+        "does not: Connection refused",
+    ),
+    _known(
+        r"(?:RestClientException|JobSubmissionException|RetryException): (?P<what>[^\r\n]+)",
+        lambda found: (
+            "the Flink master did not take the job, or does not tell of it any more: "
+            f"{found['what']}"
+        ),
     ),
     _known(
         r"No space left on device",
@@ -195,13 +215,14 @@ _IN_JAVA = (
     ),
 )
 
+_CAUSE = "Caused by: "
 _MEMORY_ENDED = re.compile(r"^Terminating due to java\.lang\.OutOfMemoryError", re.MULTILINE)
 _TRACEBACK = "Traceback (most recent call last):"
 _PIPELINE_FAILED = re.compile(r"^Pipeline \S+ failed in state \w+: ")
 _WHILE = re.compile(r"\s*\[while running '[^']*'\]")
 #: "a.b.SomeError: " before a message, of Java or of Python, any number of times.
 _TYPES = re.compile(r"^(?:(?P<type>(?:[\w$]+\.)*[\w$]*(?:Error|Exception|Cancelled)): )+(?=\S)")
-_CHATTER = re.compile(r"SLF4J: |WARNING: |Picked up |\s")
+_CHATTER = re.compile(r"SLF4J: |WARNING: |Picked up |Traceback |\s")
 
 
 def explain(text: str) -> str:
@@ -242,7 +263,7 @@ def _python_exception(text: str) -> str:
         return ""
     message: list[str] = []
     for line in rest.splitlines()[1:]:
-        if message and (not line.strip() or line.startswith(("\t", "Caused by: "))):
+        if message and (not line.strip() or line.startswith(("\t", _CAUSE))):
             break
         # What is indented is the trace, until the exception begins.
         if message or line[:1].strip():
@@ -253,11 +274,10 @@ def _python_exception(text: str) -> str:
 def _java_exception(text: str) -> str:
     """The innermost exception of a stack trace, or the first line."""
     lines = text.splitlines()
-    causes = [line for line in lines if line.startswith("Caused by: ")]
-    if causes:
-        return _plain(causes[-1].removeprefix("Caused by: "))
+    causes = [_plain(line.removeprefix(_CAUSE)) for line in lines if line.startswith(_CAUSE)]
     told = [line for line in lines if line.strip() and not _CHATTER.match(line)]
-    return _plain(_PIPELINE_FAILED.sub("", told[0])) if told else "it did not say why"
+    first = _plain(_PIPELINE_FAILED.sub("", told[0])) if told else ""
+    return next(filter(None, (*reversed(causes), first)), "it did not say why")
 
 
 def _plain(text: str) -> str:

@@ -16,6 +16,7 @@ files (int64) and their paths, with zero bytes between them.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import struct
@@ -209,6 +210,10 @@ class Staging:
         self._storage.remove_tree(self._commits)
         self._storage.remove(self._run)
         self._storage.remove(self._job)
+        if self._storage.is_local:
+            # What a crash has left of writing these two.
+            for path in glob.glob(os.path.join(glob.escape(self.path), ".*.tmp")):
+                self._storage.remove(path)
 
     def remove_if_empty(self) -> None:
         """Removes the folders that hold no chunk."""
