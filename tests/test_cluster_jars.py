@@ -13,7 +13,7 @@ from candlebeam.cluster import jars
 from candlebeam.cluster.jars import Patience, damage, job_server_jar
 from candlebeam.errors import CandlebeamError, UsageError
 from tests.fake_programs import shell_program
-from tests.loopback import Answer, free_port, rest_server
+from tests.loopback import Answer, rest_server
 
 NAME = "beam-runners-flink-1.19-job-server-2.77.0.jar"
 ARTIFACT = "org.apache.beam:beam-runners-flink-1.19-job-server:2.77.0"
@@ -344,13 +344,16 @@ def test_url_is_fetched_by_beam_into_the_cache(
 
 
 def test_url_where_nobody_answers_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setenv("no_proxy", "*")
-    url = f"http://127.0.0.1:{free_port()}/my.jar"
+    said = (
+        "RuntimeError: Unable to fetch remote job server jar at http://h/my.jar: <urlopen error "
+        "[Errno 111] Connection refused>. If no Internet access at runtime, stage the jar at /x"
+    )
+    monkeypatch.setattr(jars, "_BEAM_DOWNLOAD", f"import sys; sys.exit({said!r})")
     with pytest.raises(
-        CandlebeamError, match=f"--flink_job_server_jar: cannot fetch {url}: Connection refused$"
+        CandlebeamError,
+        match=r"--flink_job_server_jar: cannot fetch http://h/my\.jar: Connection refused$",
     ):
-        place.jar(url)
+        place.jar("http://h/my.jar")
 
 
 @pytest.mark.parametrize("version", ["", "abc", "1.19;rm", "../3", "1."])

@@ -166,6 +166,14 @@ _IN_JAVA = (
         hopeless=True,
     ),
     _known(
+        r"TimeoutException: Waited (?P<time>\d+ \w+) .*for SettableFuture",
+        lambda found: (
+            f"a worker began nothing within {found['time']}: as a rule it could not load its work, "
+            f"for its candlebeam or its Python is another (see the logs of its pool): {_SAME}"
+        ),
+        hopeless=True,
+    ),
+    _known(
         # The second is all that the job server tells of the first.
         r"NoResourceAvailableException|TimeoutException: Timeout has occurred: \d+ ms",
         "the cluster has too few free slots for the job: lower --parallelism, start more "
