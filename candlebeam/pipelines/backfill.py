@@ -289,6 +289,7 @@ class _Backfill:
             ),
             rejects=self._plan_options.rejects or None,
             run=self._run,
+            elsewhere=self._way.target is not None,
         )
         run_pipeline(
             self._way.options or beam_options([], None),

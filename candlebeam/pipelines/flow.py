@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from candlebeam.errors import CandlebeamError
+from candlebeam.io.check_workers import CheckWorkers
 from candlebeam.io.commit_markets import CommitMarkets
 from candlebeam.io.market_commit import CommitOptions
 from candlebeam.io.read_trades import FindStaged, ListShards, ReadTrades
 from candlebeam.io.stage_chunks import StageChunks
 from candlebeam.transforms.candles import TradesToCandles
 from candlebeam.transforms.correct import CorrectTrades
-from candlebeam.version import __version__
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,14 @@ class FlowOptions:
         commit: where the candles go, how, and what they are made of.
         rejects: a folder to keep rejected rows in; None not to keep them.
         run: the name by which the run can be cancelled (`io.cancellation`).
+        elsewhere: whether workers are processes that this one has not started.
     """
 
     staging: str
     commit: CommitOptions
     rejects: str | None = None
     run: str = ""
+    elsewhere: bool = False
 
 
 def build_backfill(
@@ -48,7 +49,7 @@ def build_backfill(
     found = (
         pipeline
         | "Manifests" >> beam.Create(list(manifests)).with_output_types(str)
-        | "SameVersion" >> beam.Map(_same_version, __version__).with_output_types(str)
+        | "CheckWorkers" >> CheckWorkers(elsewhere=options.elsewhere)
         | "ListShards" >> ListShards()
         | "FindStaged" >> FindStaged(staging=options.staging, run=options.run)
     )
@@ -70,12 +71,3 @@ def build_backfill(
         | "CommitMarkets"
         >> CommitMarkets(staging=options.staging, options=options.commit, run=options.run)
     )
-
-
-def _same_version(manifest: str, version: str) -> str:
-    """In a worker: raises where it is of another version than the driver, which wrote the plan."""
-    if version != __version__:
-        raise CandlebeamError(
-            f"a worker has candlebeam {__version__}, the driver {version}: install the same on both"
-        )
-    return manifest

@@ -1,0 +1,49 @@
+"""Whether workers have this package, and of the version that the plan is from."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+from apache_beam import pvalue
+
+from candlebeam.version import __version__
+
+
+class CheckWorkers(beam.PTransform):
+    """Fails with a clear error where a worker lacks the package or has another version of it.
+
+    In and out: a PCollection of `str`, the same.
+
+    It is a stage of its own: a worker that cannot load a stage leaves some runners waiting for it
+    for minutes, and all stages but this one need the package to be loaded.
+
+    Args:
+        elsewhere: whether workers are processes that this one has not started. If not, nothing is
+            done.
+    """
+
+    def __init__(self, *, elsewhere: bool) -> None:
+        super().__init__()
+        self._elsewhere = elsewhere
+
+    def expand(self, elements: pvalue.PCollection) -> pvalue.PCollection:
+        if not self._elsewhere:
+            return elements
+        return (
+            elements
+            | "SameVersion" >> beam.Map(_checked, __version__).with_output_types(str)
+            | "InAStageOfItsOwn" >> beam.Reshuffle()
+        )
+
+
+def _checked(element: str, version: str) -> str:
+    from candlebeam.version import __version__ as found
+
+    if found != version:
+        raise RuntimeError(
+            f"a worker has candlebeam {found}, the driver {version}: install the same on both"
+        )
+    return element
+
+
+# So the function itself is sent to workers, not where it is to be found.
+_checked.__module__ = "__main__"
