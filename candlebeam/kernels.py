@@ -2,7 +2,8 @@
 
 Importing numba takes longer than many a command runs, so nothing here imports it before a kernel
 is called. A kernel is compiled for the one signature it declares and kept in numba's cache: beside
-its module, or in the user's cache folder where that cannot be written, or nowhere at all.
+its module, or in the user's cache folder where that cannot be written, or nowhere at all. Processes
+that need it at the same time wait for the one that compiles it.
 
 A kernel is a plain function of numbers and arrays:
 
@@ -17,12 +18,14 @@ A kernel is a plain function of numbers and arrays:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +45,9 @@ _OPTIONS: dict[str, Any] = {
     # Kernels allocate nothing, and counting references to arrays costs more than many a callee.
     "_nrt": False,
 }
+#: In numba's cache: held by the process that compiles.
+_LOCK_NAME = "candlebeam-compiling.lock"
+_LOCK_SECONDS = 60
 
 # Held while anything is bound or compiled. Reentrant, as a kernel may call another one.
 _lock = threading.RLock()
@@ -155,17 +161,25 @@ class Kernel(Callee[P, R]):
         for name in (digest, f"{digest}r"):
             bound = _bound(self._function, name)
             try:
-                with _Announcing(cached=True):
-                    return cast(
-                        Callable[P, R],
-                        numba.njit([self.signature], cache=True, **_OPTIONS)(bound),
-                    )
+                return self._out_of_cache(numba, bound)
             except Exception as error:  # noqa: BLE001
                 # Also where no folder can be written, or the disk is full. If it is the code that
                 # is wrong, compiling it uncached raises the same again.
                 _LOG.debug("kernel %s cannot be cached: %s", self._function.__qualname__, error)
-        with _Announcing(cached=False):
+        with _WhenCompiling(lambda: _announce(cached=False)):
             return cast(Callable[P, R], numba.njit([self.signature], **_OPTIONS)(bound))
+
+    def _out_of_cache(self, numba: Any, bound: FunctionType) -> Callable[P, R]:
+        """The function out of the cache; compiled into it, by one process alone, if need be."""
+        compiler = functools.partial(numba.njit, cache=True, **_OPTIONS)
+        try:
+            with _WhenCompiling(_refuse):
+                return cast(Callable[P, R], compiler([self.signature])(bound))
+        except _NotCachedError:
+            folder = compiler()(bound).stats.cache_path
+        # Who had to wait finds in the cache what the other has compiled.
+        with _alone(folder), _WhenCompiling(lambda: _announce(cached=True)):
+            return cast(Callable[P, R], compiler([self.signature])(bound))
 
 
 def callee(function: Callable[P, R]) -> Callee[P, R]:
@@ -231,20 +245,51 @@ def _sources(function: FunctionType, seen: set[int] | None = None) -> Iterator[b
             yield f"{name}={value!r}".encode()
 
 
-class _Announcing:
-    """While it is open, tells the user when numba begins to compile instead of finding a cache."""
+class _NotCachedError(Exception):
+    """A kernel would have to be compiled."""
 
-    def __init__(self, cached: bool) -> None:
+
+def _refuse() -> None:
+    raise _NotCachedError
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """While it is open, no other process compiles into a folder.
+
+    Where there are no locks, or somebody keeps one for a minute, the kernel is compiled twice.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(os.path.join(folder, _LOCK_NAME))
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire(timeout=_LOCK_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _WhenCompiling:
+    """While it is open, calls a function when numba begins to compile instead of finding a cache.
+
+    What the function raises comes out of the call that would have compiled.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
         event = importlib.import_module("numba.core.event")
+        # numba tells of what any thread compiles.
+        thread = threading.get_ident()
 
-        class Announcer(event.Listener):  # type: ignore[name-defined]
+        class Caller(event.Listener):  # type: ignore[name-defined]
             def on_start(self, event: Any) -> None:
-                _announce(cached)
+                if threading.get_ident() == thread:
+                    call()
 
             def on_end(self, event: Any) -> None:
                 pass
 
-        self._installed = event.install_listener("numba:compile", Announcer())
+        self._installed = event.install_listener("numba:compile", Caller())
 
     def __enter__(self) -> None:
         self._installed.__enter__()

@@ -14,8 +14,9 @@ from candlebeam.io.cancellation import cancel
 from candlebeam.io.make_chunk import make_chunks
 from candlebeam.io.staging import Staging, list_shards, read_shard
 from candlebeam.model import InputFile, Market
-from candlebeam.plan import MarketTask, Shard
+from candlebeam.plan import MarketTask
 from candlebeam.settings import CandleSettings
+from candlebeam.shards import Shard
 
 MARKET = Market("RAM", "BINANCE", "btcusdt")
 SHARDS = 4

@@ -28,6 +28,7 @@ LAYERS = (
     ("storage",),
     ("inventory",),
     ("formats",),
+    ("archive_walk",),
     ("catalog", "listings"),
     ("shards",),
     ("plan",),
