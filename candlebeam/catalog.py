@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -19,10 +19,12 @@ from itertools import compress
 from operator import eq, itemgetter
 from typing import NamedTuple
 
-from candlebeam.errors import CandlebeamError, UsageError
-from candlebeam.inventory import TRADE_LOG, FileVersion, ListedFile, MarketInputs
+from candlebeam.archive_walk import ArchiveWalk
+from candlebeam.errors import CandlebeamError
+from candlebeam.inventory import TRADE_LOG, FileVersion, ListedFile, MarketInputs, Versions
 from candlebeam.market import Market
 from candlebeam.rules.symbols import symbol_eras
+from candlebeam.storage import storage_of
 
 SCHEMA_VERSION = 1
 #: How many names of skipped files are kept to be shown.
@@ -45,7 +47,6 @@ CREATE INDEX IF NOT EXISTS files_by_market
     ON files (collector, exchange, symbol, start_ts);
 """
 _FILE_NAME = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:-(\d{2}))?(\.gz)?", re.ASCII)
-_DEPTH = 4  # collector / bucket / exchange / symbol
 _EVER = 1 << 62
 
 
@@ -97,6 +98,11 @@ class IndexSummary:
         if len(self.strays) < SHOWN_STRAYS:
             self.strays.append(path)
 
+    def cannot_read(self, root: str, path: str, error: OSError) -> None:
+        """Counts something that may be an input but cannot be read."""
+        self.skip(path)
+        self.unreadable.append(f"{os.path.join(root, path)}: {error.strerror or error}")
+
 
 @lru_cache(maxsize=4096)
 def parse_start(name: str) -> tuple[int, str] | None:
@@ -144,6 +150,7 @@ class Catalog:
             )
         self.path = path
         self._known_folders: dict[tuple[str, str, str], list[_Folder]] | None = None
+        self._versions = Versions(self._version)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
@@ -187,23 +194,27 @@ class Catalog:
 
         Raises:
             UsageError: the root, or a folder to include, is no folder or is outside the root.
+            OSError: a remote archive cannot be listed; nothing was added.
         """
-        root = os.path.realpath(root)
-        if not os.path.isdir(root):
-            raise UsageError(f"{root}: expected a folder with an archive, found none")
-        subtrees = [_subtree(root, name) for name in include] or [()]
         summary = IndexSummary()
+        walk = ArchiveWalk(
+            root,
+            include,
+            on_stray=summary.skip,
+            on_unreadable=lambda path, error: summary.cannot_read(walk.root, path, error),
+        )
         self._known_folders = None
         try:
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("INSERT OR IGNORE INTO roots (path) VALUES (?)", (root,))
-            (root_id,) = self._db.execute("SELECT id FROM roots WHERE path = ?", (root,)).fetchone()
-            for subtree in subtrees:
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    self._new_files(root_id, root, subtree, summary),
-                )
+            self._db.execute("INSERT OR IGNORE INTO roots (path) VALUES (?)", (walk.root,))
+            (root_id,) = self._db.execute(
+                "SELECT id FROM roots WHERE path = ?", (walk.root,)
+            ).fetchone()
+            self._db.executemany(
+                "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                self._new_files(root_id, walk, summary),
+            )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise CandlebeamError(f"{self.path}: {error}") from None
@@ -213,18 +224,13 @@ class Catalog:
         return summary
 
     def _new_files(
-        self, root_id: int, root: str, subtree: tuple[str, ...], summary: IndexSummary
+        self, root_id: int, walk: ArchiveWalk, summary: IndexSummary
     ) -> Iterator[tuple[int, str, str, str, str, int, str, int]]:
-        for parts in _symbol_folders(root, subtree, summary):
-            collector, _, exchange, symbol = parts
-            prefix = "/".join(parts) + "/"
-            known = self._known(root_id, prefix)
-            try:
-                entries = os.scandir(os.path.join(root, prefix))
-            except OSError as error:
-                _unreadable(summary, root, prefix, error)
-                continue
-            with entries:
+        for folder in walk:
+            collector, _, exchange, symbol = folder.parts
+            prefix = folder.prefix
+            with folder.entries as entries:
+                known = self._known(root_id, prefix)
                 for entry in entries:
                     path = prefix + entry.name
                     if path in known:
@@ -237,7 +243,7 @@ class Catalog:
                             continue
                         size = entry.stat().st_size
                     except OSError as error:
-                        _unreadable(summary, root, path, error)
+                        summary.cannot_read(walk.root, path, error)
                         continue
                     summary.added += 1
                     yield (
@@ -377,9 +383,18 @@ class Catalog:
 
     def version(self, path: str) -> FileVersion | None:
         """The version of the file at a full path without `.gz`, or of its twin; None if gone."""
+        return self._versions(path)
+
+    def look_ahead(self, paths: Iterable[str]) -> None:
+        """See `inventory.Inventory.look_ahead`."""
+        self._versions.look_ahead(paths)
+
+    @staticmethod
+    def _version(path: str) -> FileVersion | None:
         for candidate in (path, path + ".gz"):
             try:
-                return FileVersion(os.path.basename(candidate), os.stat(candidate).st_size)
+                size = storage_of(candidate).state(candidate).size
+                return FileVersion(os.path.basename(candidate), size)
             except OSError:
                 continue
         return None
@@ -459,54 +474,3 @@ def _utf8(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _subtree(root: str, name: str) -> tuple[str, ...]:
-    full = os.path.realpath(os.path.join(root, name))
-    relative = os.path.relpath(full, root)
-    if relative.split(os.sep)[0] == os.pardir:
-        raise UsageError(f"--include {name}: expected a folder under {root}")
-    if not os.path.isdir(full):
-        raise UsageError(f"--include {name}: no such folder under {root}")
-    parts = () if relative == os.curdir else tuple(relative.split(os.sep))
-    if len(parts) > _DEPTH:
-        raise UsageError(f"--include {name}: deeper than collector/bucket/exchange/symbol")
-    return parts
-
-
-def _symbol_folders(
-    root: str, subtree: tuple[str, ...], summary: IndexSummary
-) -> Iterator[tuple[str, ...]]:
-    """The folders of symbols under `subtree`, sorted; files that stand above them are skipped."""
-    if len(subtree) == _DEPTH:
-        yield subtree
-        return
-    here = os.path.join(root, *subtree)
-    try:
-        with os.scandir(here) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        _unreadable(summary, root, "/".join(subtree), error)
-        return
-    for entry in found:
-        path = (*subtree, entry.name)
-        try:
-            is_folder = entry.is_dir()
-        except OSError as error:
-            _unreadable(summary, root, "/".join(path), error)
-            continue
-        if not is_folder or (entry.is_symlink() and _is_loop(entry.path)):
-            summary.skip("/".join(path))
-        else:
-            yield from _symbol_folders(root, path, summary)
-
-
-def _is_loop(path: str) -> bool:
-    """Whether a link leads to a folder that it stands in itself."""
-    target, here = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
-    return os.path.commonpath([target, here]) == target
-
-
-def _unreadable(summary: IndexSummary, root: str, path: str, error: OSError) -> None:
-    summary.skip(path)
-    summary.unreadable.append(f"{os.path.join(root, path)}: {error.strerror or error}")

@@ -7,12 +7,13 @@ there are millions of them; archives of few large files are listed when a run be
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from candlebeam.errors import CandlebeamError
 from candlebeam.market import Market
-from candlebeam.storage import storage_of
+from candlebeam.storage import is_remote, storage_of
+from candlebeam.storage.ahead import asked_ahead
 
 #: The kinds of inputs, by the names that the plan and the report have for them.
 TRADE_LOG = "trade-log"
@@ -114,6 +115,30 @@ class Inventory(Protocol[F]):
         """The version of the input at a full path (without `.gz`) as it is now; None if gone."""
         ...
 
+    def look_ahead(self, paths: Iterable[str]) -> None:
+        """Looks at the versions of remote inputs that will be asked for, many at a time."""
+        ...
+
+
+class Versions:
+    """Versions of inputs; what was looked at ahead is not looked at again.
+
+    Args:
+        look: gives the version of an input at a full path, or None.
+    """
+
+    def __init__(self, look: Callable[[str], FileVersion | None]) -> None:
+        self._look = look
+        self._known: dict[str, FileVersion | None] = {}
+
+    def __call__(self, path: str) -> FileVersion | None:
+        return self._known[path] if path in self._known else self._look(path)
+
+    def look_ahead(self, paths: Iterable[str]) -> None:
+        """See `Inventory.look_ahead`."""
+        wanted = [path for path in dict.fromkeys(paths) if is_remote(path)]
+        self._known = dict(zip(wanted, asked_ahead(self._look, wanted), strict=True))
+
 
 class ListedInventory:
     """An `Inventory` of inputs that are all known beforehand.
@@ -143,6 +168,7 @@ class ListedInventory:
         self._conflicts = conflicts or {}
         self._inputs = {market: sorted(inputs[market]) for market in sorted(inputs)}
         self._part_of = part_of
+        self._versions = Versions(self._version)
 
     def markets(
         self, collector: str | None = None, exchange: str | None = None, symbol: str | None = None
@@ -183,6 +209,13 @@ class ListedInventory:
 
     def version(self, path: str) -> FileVersion | None:
         """The version of the file that holds an input; None if it is gone."""
+        return self._versions(path)
+
+    def look_ahead(self, paths: Iterable[str]) -> None:
+        """See `Inventory.look_ahead`."""
+        self._versions.look_ahead(paths)
+
+    def _version(self, path: str) -> FileVersion | None:
         if self._part_of is not None:
             path = os.path.join(os.path.dirname(path), self._part_of)
         try:

@@ -131,7 +131,6 @@ class _Base:
     """The candles that are there: a companion to go on from, or reasons why not."""
 
     companion: Companion | None = None
-    data: bytes = b""
     notes: list[str] = field(default_factory=list)
     rebuilt: bool = False
 
@@ -178,7 +177,7 @@ def _find_base(market: Market, options: PlanOptions) -> _Base:
     if size is None or size < companion.size:
         found = f"has {size} of {companion.size} bytes" if has_records else "is missing"
         return _Base(notes=[f"{paths.records} {found}; the market was made again"], rebuilt=True)
-    return _Base(companion, companion.encode())
+    return _Base(companion)
 
 
 def _plan_fresh(
@@ -305,7 +304,7 @@ def _planned(
         group_ordinal=len(before),
         group=tuple((file.root, file.path) for file in group),
         covered=covered,
-        base=base.data,
+        base=base.companion.encode() if base.companion else b"",
         skipped=skipped,
         notes=tuple(base.notes),
         late_files=late_files,

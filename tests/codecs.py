@@ -67,9 +67,10 @@ from candlebeam.model import (
     TradeBatch,
 )
 from candlebeam.outcome import MarketOutcome
-from candlebeam.plan import MarketTask, Shard
+from candlebeam.plan import MarketTask
 from candlebeam.rules.price_scale import PriceScale, PriceState
 from candlebeam.settings import CandleSettings
+from candlebeam.shards import Shard
 from tests.bar_rows import bars_from, rows_of_bars
 from tests.candle_pairs import companion_of, some_records
 from tests.staged_shards import text_of
@@ -156,6 +157,7 @@ def put(folder: Path, name: str, data: bytes) -> str:
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
+PATH = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
 NAME = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=6)
 MARKETS = st.builds(Market, TEXT, TEXT, TEXT)
 SMALL = st.integers(0, 2**40)
@@ -237,7 +239,7 @@ def read_chunk(data: bytes, folder: Path, _: Any) -> Any:
 @st.composite
 def planned(draw: st.DrawFn) -> tuple[MarketTask, tuple[Shard, ...]]:
     market = draw(MARKETS)
-    files = st.lists(st.builds(InputFile, TEXT, SMALL, SMALL), min_size=1, max_size=2).map(tuple)
+    files = st.lists(st.builds(InputFile, PATH, SMALL, SMALL), min_size=1, max_size=2).map(tuple)
     shards = tuple(
         Shard(market, ordinal, draw(files), draw(st.none() | SMALL), draw(TEXT))
         for ordinal in range(draw(st.integers(1, 3)))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from candlebeam.io.staging import ShardRef, Staging, list_shards
 from candlebeam.model import FileOutcome, InputFile, Market
-from candlebeam.plan import MarketTask, Shard
+from candlebeam.plan import MarketTask
+from candlebeam.shards import Shard
 from tests.trade_batches import MARKET, MIDNIGHT, Row
 
 

@@ -117,7 +117,7 @@ def test_manifest_that_is_cut_anywhere_is_an_error_that_names_it(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"CBPLAN01", b"x" * 100, b"CBPLAN01" + b"x" * 100],
+    [b"", b"CBPLAN02", b"x" * 100, b"CBPLAN02" + b"x" * 100],
     ids=lambda data: repr(data[:12]),
 )
 def test_what_is_no_manifest_is_an_error(tmp_path: Path, data: bytes) -> None:
@@ -157,6 +157,15 @@ def test_damaged_record_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=f"{manifest} at byte {ref.shard_offset}: expected a rec"):
         read_shard(ref)
     assert read_task(ref) == made_up_plan(1)[0][0]
+
+
+def test_path_that_no_system_has_is_not_read_as_two(tmp_path: Path) -> None:
+    ((task, shards),) = made_up_plan(1, files=1)
+    torn = replace(shards[0], files=(InputFile("/r/one\0/r/two", 1),))
+    (manifest,) = written(tmp_path, [(task, (torn,))])
+    (ref,) = list_shards(manifest)
+    with pytest.raises(FormatError, match=f"{manifest} at byte .*: expected a record of a man.*, "):
+        read_shard(ref)
 
 
 # Chunks

@@ -11,9 +11,9 @@ A pair is made new in one of three ways.
 
 A journal that is found is carried out; doing so twice does no harm.
 
-Where files cannot be written in part (`storage.Storage.is_local`), every pair but a first one is
-written anew, its old candles copied: the replacement is put there as a whole, a journal decides,
-the replacement is copied into its place.
+Where files cannot be written in part (`storage.Storage.is_local`), they appear as a whole: a first
+one in its place. Every other pair is written anew, its old candles copied: the replacement is put
+there, a journal decides, the replacement is copied into its place.
 """
 
 from __future__ import annotations
@@ -92,17 +92,19 @@ def write_anew(
     """
     storage = storage_of(paths.stem)
     storage.make_folder(os.path.dirname(paths.stem))
+    is_first = not storage.exists(paths.companion)
     if storage.is_local:
         _write_replacement(paths, records, size)
+        if is_first:
+            storage.replace(paths.replacement, paths.records)
     else:
-        with storage.placing(paths.replacement) as descriptor:
+        with storage.placing(paths.records if is_first else paths.replacement) as descriptor:
             _write_records(descriptor, records)
             os.ftruncate(descriptor, size)
-    if storage.exists(paths.companion):
-        _decide(paths, Journal(companion(), replaces=True))
-    else:
-        storage.replace(paths.replacement, paths.records)
+    if is_first:
         _put(paths, paths.companion, companion().encode())
+    else:
+        _decide(paths, Journal(companion(), replaces=True))
 
 
 def _write_replacement(paths: CandlePaths, records: Iterable[Placed], size: int) -> None:

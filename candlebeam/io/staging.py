@@ -23,7 +23,7 @@ import struct
 import tempfile
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,8 +48,10 @@ from candlebeam.plan import MarketTask
 from candlebeam.settings import digest
 from candlebeam.shards import FileRun, Shard
 from candlebeam.storage import Storage, storage_of
+from candlebeam.storage.ahead import asked_ahead
 from candlebeam.storage.durable import Written
 
+A = TypeVar("A")
 R = TypeVar("R")
 
 #: A manifest is closed once it lists this many files.
@@ -308,23 +310,37 @@ class Staging:
                 return False
         return True
 
-    def remove_chunks(self, market: Market) -> None:
-        """Removes all chunks of a market."""
-        self._storage.remove_tree(self._market_folder(market))
+    def remove_chunks(self, *markets: Market) -> None:
+        """Removes all chunks of markets."""
+        folders = [self._market_folder(market) for market in markets]
+        if not self._storage.is_local and len(markets) > 1:
+            # To look for what is there costs less than to look at each place where it may be.
+            there = {name.partition("/")[0] for name in self._files(self._chunks)}
+            folders = [folder for folder in folders if os.path.basename(folder) in there]
+        for folder in folders:
+            self._storage.remove_tree(folder)
 
     def chunks(self, known: set[str]) -> Iterator[ChunkHead]:
         """The heads of chunks that are not in `known`, which learns them."""
-        for below in self._files(self._chunks):
-            name = os.path.basename(below)
-            if name in known:
-                continue
-            path = os.path.join(self._chunks, below)
-            try:
-                head = decode_head(self._storage.read(path, 0, HEAD_BYTES), path)
-            except (OSError, FormatError):
-                continue
-            known.add(name)
-            yield head
+        new = (name for name in self._files(self._chunks) if os.path.basename(name) not in known)
+        with contextlib.closing(self._each(self._head, new)) as heads:
+            for name, head in heads:
+                if head is not None:
+                    known.add(os.path.basename(name))
+                    yield head
+
+    def _head(self, name: str) -> tuple[str, ChunkHead | None]:
+        path = os.path.join(self._chunks, name)
+        try:
+            return name, decode_head(self._storage.read(path, 0, HEAD_BYTES), path)
+        except (OSError, FormatError):
+            return name, None
+
+    def _each(self, look: Callable[[A], R], items: Iterable[A]) -> Generator[R, None, None]:
+        """What each item gives, in order; of a remote folder many are asked for at a time."""
+        if self._storage.is_local:
+            return (look(item) for item in items)
+        return asked_ahead(look, items)
 
     def _files(self, folder: str) -> Iterator[str]:
         """The files below a folder that may be gone at any moment, as far as they are whole."""
@@ -362,14 +378,20 @@ class Staging:
         except (ValueError, TypeError, RecursionError) as error:
             raise FormatError(path, "the outcome of a market", str(error)) from None
 
+    def read_outcomes(self, markets: Sequence[Market]) -> dict[Market, MarketOutcome | None]:
+        """What became of several markets; raises as `read_outcome` does."""
+        return dict(zip(markets, self._each(self.read_outcome, markets), strict=True))
+
     def outcomes(self) -> list[MarketOutcome]:
         """What became of all markets that are finished, sorted by name."""
-        found = []
-        for name in self._files(self._outcomes):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                data = self._storage.read(os.path.join(self._outcomes, name))
-                found.append(MarketOutcome.decode(data))
-        return sorted(found, key=lambda outcome: outcome.market)
+        found = self._each(self._outcome, self._files(self._outcomes))
+        return sorted(filter(None, found), key=lambda outcome: outcome.market)
+
+    def _outcome(self, name: str) -> MarketOutcome | None:
+        try:
+            return MarketOutcome.decode(self._storage.read(os.path.join(self._outcomes, name)))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def count_outcomes(self) -> int:
         """How many markets of this round are finished."""
