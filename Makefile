@@ -1,5 +1,6 @@
 # make test    the whole gate: what is needed to run it, the checks, the tests
 # make demo    index and backfill the sample in examples/, and show candles
+# make cluster-demo   the same on a real standalone Flink cluster, started here; needs Java and Maven
 # make check   ruff and mypy alone
 # make bench   build the benchmark's data once, then time candlebeam beside its peers
 # make lock    resolve requirements/*.lock anew (LOCK_ARGS= keeps the pins that still fit)
@@ -29,7 +30,7 @@ FROM_LOCK := $(INSTALL) --only-binary :all: --require-hashes
 COMPILE = $(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--only-binary :all: --no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
-.PHONY: test check demo bench dist lock clean
+.PHONY: test check demo cluster-demo bench dist lock clean
 
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -47,6 +48,9 @@ demo: $(READY)
 	run candlebeam backfill --db $(DEMO)/index.sqlite --out $(DEMO)/candles
 	run candlebeam show $(DEMO)/candles/RAM/BINANCE/btcusdt.bin --head 10
 	run candlebeam show $(DEMO)/candles/PI/KRAKEN/XBT-USDT.bin --head 10
+
+cluster-demo: $(READY)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m clusters.demo
 
 # The list of sources that setuptools keeps would bring back what has been removed since.
 dist: $(READY)
