@@ -27,11 +27,13 @@ class _Known(NamedTuple):
         pattern: searched for.
         line: what to tell the user.
         hopeless: whether it would be the same the next time.
+        loss: whether a part of the cluster is gone, which may come back or be made up for.
     """
 
     pattern: re.Pattern[str]
     line: str | _Line
     hopeless: bool
+    loss: bool
 
     def found_in(self, text: str) -> str:
         """The line for the user; "" if the problem is another."""
@@ -41,8 +43,10 @@ class _Known(NamedTuple):
         return self.line if isinstance(self.line, str) else self.line(found)
 
 
-def _known(pattern: str, line: str | _Line, *, hopeless: bool = False) -> _Known:
-    return _Known(re.compile(pattern, re.MULTILINE), line, hopeless)
+def _known(
+    pattern: str, line: str | _Line, *, hopeless: bool = False, loss: bool = False
+) -> _Known:
+    return _Known(re.compile(pattern, re.MULTILINE), line, hopeless, loss)
 
 
 def _module_missing(found: re.Match[str]) -> str:
@@ -184,10 +188,12 @@ _IN_JAVA = (
         r"|[Cc]onnection unexpectedly closed by remote task manager"
         r"|TaskExecutor is shutting down|Lost connection to task manager",
         f"a TaskManager was lost (killed, out of memory, or cut off): see its log; {_AGAIN}",
+        loss=True,
     ),
     _known(
         r"ExecutorLostFailure|Lost executor|Remote RPC client disassociated",
         f"a Spark executor was lost (killed, out of memory, or cut off): see its log; {_AGAIN}",
+        loss=True,
     ),
     _known(
         r"StatusRuntimeException: (?:CANCELLED: client cancelled|UNAVAILABLE: "
@@ -195,6 +201,7 @@ _IN_JAVA = (
         r"|SDK [Hh]arness\b[^\r\n]* (?:died|disconnected|exited)",
         "a worker died or was cut off (killed, or out of memory): see the logs of the worker "
         f"pools; {_AGAIN}",
+        loss=True,
     ),
     _known(
         r"All masters are unresponsive|stopped SparkContext",
@@ -247,6 +254,12 @@ def is_hopeless(text: str) -> bool:
     """Whether the same would happen again if the job, or a part of it, were started again."""
     known, _ = _recognized(text)
     return known is not None and known.hopeless
+
+
+def is_loss(text: str) -> bool:
+    """Whether a part of the cluster was lost, so that the same may well succeed once more."""
+    known, _ = _recognized(text)
+    return known is not None and known.loss
 
 
 def _recognized(text: str) -> tuple[_Known | None, str]:

@@ -238,17 +238,20 @@ class _Backfill:
         shards = size = 0
         if not options.force:
             options.output.look_ahead(markets)
+            self._inventory.look_ahead(os.path.join(*i) for i in options.output.last_inputs())
+        unneeded: list[Market] = []
         for market, listed in markets.items():
             found = plan_market(self._inventory, market, listed, options)
             if found.task is None:
                 self._outcomes[market] = _without_task(found)
                 if found.error is None:
-                    self._staging.remove_chunks(market)
+                    unneeded.append(market)
                 continue
             plan.add(found.task, found.shards)
             planned.append(market)
             shards += len(found.shards)
             size += sum(shard.bytes for shard in found.shards)
+        self._staging.remove_chunks(*unneeded)
         manifests = plan.close()
         if planned:
             self._work = Work(shards, size, len(planned))
@@ -260,9 +263,9 @@ class _Backfill:
                 self._run_pipeline(manifests)
             if self._request.detach:
                 return planned
-            for market in planned:
+            for market, outcome in self._staging.read_outcomes(planned).items():
                 lost = MarketOutcome(str(market)).fail("the run ended without it")
-                self._outcomes[market] = self._staging.read_outcome(market) or lost
+                self._outcomes[market] = outcome or lost
         return planned
 
     def _working_early(self, manifests: list[str]) -> AbstractContextManager[None]:
@@ -298,6 +301,7 @@ class _Backfill:
             name=f"candlebeam-{self._run}",
             on_job=self._note_job,
             detach=request.detach,
+            say=self._progress.say,
         )
 
     def _note_job(self, job: Job) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import filelock
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.io.cancellation import cancel_all
 from candlebeam.storage import Storage, absolute, storage_of
 
 LOCK_NAME = ".candlebeam.lock"
@@ -84,12 +85,16 @@ def _lease(storage: Storage, out: str) -> Iterator[None]:
         _take(storage, out, path, data)
     except OSError as error:
         raise CandlebeamError(f"cannot write {out}: {error.strerror or error}") from None
-    ended = threading.Event()
+    ended, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         while not ended.wait(_RENEW_SECONDS):
             # Missed once, it is renewed the next time, well before it is nobody's.
             with suppress(OSError):
+                if not _is_ours(storage, path, data):
+                    lost.set()
+                    cancel_all()
+                    return
                 storage.write(path, data)
 
     thread = threading.Thread(target=renew, daemon=True)
@@ -103,8 +108,21 @@ def _lease(storage: Storage, out: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        if lost.is_set():
+            raise CandlebeamError(
+                f"{out}: another run has begun, since nothing was heard of this one for a while"
+            )
         with suppress(OSError):
-            storage.remove(path)
+            if _is_ours(storage, path, data):
+                storage.remove(path)
+
+
+def _is_ours(storage: Storage, path: str, data: bytes) -> bool:
+    """Whether a lock that we have taken was not taken by another; gone, it can be put back."""
+    try:
+        return storage.read(path) == data
+    except FileNotFoundError:
+        return True
 
 
 def _take(storage: Storage, out: str, path: str, data: bytes) -> None:

@@ -51,9 +51,11 @@ class Counts:
     seconds: float = 0.0
     _known: set[str] = field(default_factory=set)
 
-    def look(self, staging: Staging) -> None:
-        """Counts what has been done since the last look."""
+    def look(self, staging: Staging, ended: threading.Event | None = None) -> None:
+        """Counts what has been done since the last look, until the end of the work."""
         for head in staging.chunks(self._known):
+            if ended is not None and ended.is_set():
+                return
             self.shards_done = min(self.shards_done + 1, self.shards)
             self.bytes_done += head.bytes_read
             self.trades += head.trades
@@ -87,7 +89,7 @@ class Progress:
             pause = interval
             while not ended.wait(pause):
                 begun = time.monotonic()
-                counts.look(staging)
+                counts.look(staging, ended)
                 counts.seconds = time.monotonic() - started
                 self.show(counts)
                 # Looking takes long where the staging folder is far away: not all of the time.

@@ -6,6 +6,7 @@ stopped; what could make it or the cluster hang is looked at before, and while a
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -32,7 +33,7 @@ from candlebeam.cluster.flink_master import FlinkMaster, Job, MasterError
 from candlebeam.cluster.jars import job_server_jar
 from candlebeam.cluster.java import Java, find_java
 from candlebeam.cluster.job_server import JobServer
-from candlebeam.cluster.problems import explain, is_hopeless
+from candlebeam.cluster.problems import explain, is_hopeless, is_loss
 from candlebeam.cluster.spark_master import check_spark_master
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.pipelines.beam_options import unknown_words
@@ -46,6 +47,8 @@ _ASK_SECONDS = 2.0
 #: How long a master may be silent while a job runs.
 _PATIENCE_SECONDS = 30.0
 _CANCEL_SECONDS = 20.0
+#: How often a job that was lost is submitted again, and ms before that, where nothing else is said.
+_RETRIES, _RETRY_MS = 3, 5000
 _ENDED = ("DONE", "DRAINED", "FAILED", "CANCELLED")
 
 
@@ -83,12 +86,7 @@ class Target:
         Raises:
             CandlebeamError: something is missing, or nobody answers.
         """
-        if self.master is not None:
-            if not self._version_given:
-                self._flink.flink_version = ".".join(self.master.version().split(".")[:2])
-            self.master.check(self._flink.flink_version)
-        elif self.is_spark:
-            check_spark_master(self._spark.spark_master_url)
+        self.check_master()
         if self._portable.job_endpoint or not (self.is_flink or self.is_spark):
             return
         if not self._uber_jar:
@@ -103,6 +101,28 @@ class Target:
             cache=self._servers.jar_cache_dir,
             say=say,
         )
+
+    def check_master(self) -> None:
+        """Whether the cluster is there and can run something. Raises `CandlebeamError`."""
+        if self.master is not None:
+            if not self._version_given:
+                self._flink.flink_version = ".".join(self.master.version().split(".")[:2])
+            self.master.check(self._flink.flink_version)
+        elif self.is_spark:
+            check_spark_master(self._spark.spark_master_url)
+
+    @property
+    def retries(self) -> tuple[int, float]:
+        """How often what was lost is submitted again, and how long to wait before that (s)."""
+        given = _values(self.options, "number_of_execution_retries", "execution_retry_delay")
+        try:
+            count, delay = (
+                int(given["number_of_execution_retries"] or _RETRIES),
+                int(given["execution_retry_delay"] or _RETRY_MS),
+            )
+        except ValueError as error:
+            raise UsageError(f"execution retries and their delay: {error}") from None
+        return max(count, 0), max(delay, 0) / 1000
 
     @property
     def _uber_jar(self) -> bool:
@@ -133,21 +153,21 @@ class Target:
         arguments = [name, master]
         if self._servers.artifacts_dir:
             arguments += ["--artifacts-dir", self._servers.artifacts_dir]
-        server = JobServer(
-            self._java,
-            self._jar,
-            arguments,
-            log=log,
-            properties=self._servers.job_server_jvm_properties or (),
-        )
-        with server:
+        with (
+            _kept_if_named(log),
+            JobServer(
+                self._java,
+                self._jar,
+                arguments,
+                log=log,
+                properties=self._servers.job_server_jvm_properties or (),
+            ) as server,
+        ):
             self._portable.job_endpoint = server.endpoint
             try:
                 yield server
             finally:
                 self._portable.job_endpoint = None
-        # What went wrong refers to it; nothing did.
-        os.unlink(log)
 
 
 def run_submitted(
@@ -157,6 +177,7 @@ def run_submitted(
     name: str,
     on_job: Callable[[Job], None] | None = None,
     detach: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Builds a pipeline, has it run, and waits for its end.
 
@@ -165,6 +186,10 @@ def run_submitted(
         name: of the job; nothing else has it.
         on_job: called once a Flink cluster has the job.
         detach: returns then.
+        say: called with a line when it is submitted again.
+
+    What was lost with a worker or a machine is made up for: the pipeline is submitted again, as
+    often as `Target.retries` says, and finds the chunks that are there.
 
     Raises:
         CandlebeamError: it failed; in one line why.
@@ -172,27 +197,91 @@ def run_submitted(
     options = target.options
     # It would start pip to list what is installed here, which no worker looks at.
     options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
-    options.view_as(GoogleCloudOptions).job_name = name
+    retries, delay = target.retries
     with target.serving() as server, _own_temporary_folder():
         if server is not None:
             _check_options(options, server)
+        for attempt in range(retries + 1):
+            # One that has failed may still be known to the cluster.
+            own_name = name if attempt == 0 else f"{name}-{attempt + 1}"
+            try:
+                _submit(target, build, server, own_name, on_job, detach)
+                return
+            except _Loss as loss:
+                if attempt == retries:
+                    raise
+                say(f"{loss}: submitting it again")
+            time.sleep(delay)
+            _wait_for(target)
+
+
+def _wait_for(target: Target) -> None:
+    """Waits until a cluster can run something, for a while."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
         try:
-            pipeline = beam.Pipeline(options=options)
-            build(pipeline)
-            result: Any = pipeline.run()
-        except (ValueError, CandlebeamError) as error:
-            raise UsageError(" ".join(str(error).split())) from error
-        except Exception as error:  # Beam and gRPC have errors of their own
-            raise _failure(error, server) from error
-        watch = _Watch(target, result, server, name)
-        try:
-            watch.wait(on_job, detach)
-        except BaseException:
-            watch.cancel()
-            raise
-        finally:
-            with contextlib.suppress(Exception):
-                result._cleanup()
+            target.check_master()
+            return
+        except CandlebeamError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_SECONDS)
+
+
+class _Loss(CandlebeamError):
+    """A part of the cluster was lost, and the job with it."""
+
+
+def _submit(
+    target: Target,
+    build: Callable[[beam.Pipeline], object],
+    server: JobServer | None,
+    name: str,
+    on_job: Callable[[Job], None] | None,
+    detach: bool,
+) -> None:
+    """Submits a pipeline and waits for its end; see `run_submitted`."""
+    options = target.options
+    options.view_as(GoogleCloudOptions).job_name = name
+    try:
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline)
+        result: Any = pipeline.run()
+    except (ValueError, CandlebeamError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    except Exception as error:  # Beam and gRPC have errors of their own
+        raise _failure(error, server) from error
+    watch = _Watch(target, result, server, name)
+    try:
+        watch.wait(on_job, detach)
+    except BaseException:
+        watch.cancel()
+        raise
+    finally:
+        with contextlib.suppress(Exception):
+            result._cleanup()
+
+
+@contextmanager
+def _kept_if_named(log: str) -> Iterator[None]:
+    """A log is removed in the end, but where an error tells the user to read it."""
+    named = False
+    try:
+        yield
+    except CandlebeamError as error:
+        named = log in str(error)
+        raise
+    finally:
+        if not named:
+            os.unlink(log)
+
+
+def _values(options: PipelineOptions, *names: str) -> dict[str, str | None]:
+    """What options are given as; None where they are not. For those that Beam's Python ignores."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?")
+    return vars(parser.parse_known_args(options._flags)[0])
 
 
 def _check_options(options: PipelineOptions, server: JobServer) -> None:
@@ -241,6 +330,7 @@ class _Watch:
         self._job: Job | None = None
         self._silent_since: float | None = None
         self._ask_at = 0.0
+        self._lost = False
         threading.Thread(target=self._read_messages, daemon=True).start()
 
     def _read_messages(self) -> None:
@@ -275,7 +365,9 @@ class _Watch:
                 break
             time.sleep(_LOOK_SECONDS)
         if state not in ("DONE", "DRAINED"):
-            raise CandlebeamError(f"the job failed: {self._reason(state)}")
+            reason = self._reason(state)
+            failed = _Loss if is_loss(reason) else CandlebeamError
+            raise failed(f"the job failed: {explain(reason)}")
 
     def _state(self) -> str:
         try:
@@ -302,9 +394,11 @@ class _Watch:
             self._silent_since = self._silent_since or now
             silent = time.monotonic() - self._silent_since
             if silent > _PATIENCE_SECONDS:
+                self._lost = True
                 raise CandlebeamError(
                     f"{error}; it was silent for {silent:.0f} s while the job ran: when it is back,"
-                    " run this again to go on from what is done"
+                    " run this again to go on from what is done, or `candlebeam attach` if the job"
+                    " has gone on"
                 ) from None
             return
         if reason and is_hopeless(reason):
@@ -314,17 +408,19 @@ class _Watch:
         if self._target.master is not None and self._job is not None:
             with contextlib.suppress(MasterError):
                 if reason := self._target.master.root_exception(self._job.id):
-                    return explain(reason)
+                    return reason
         # The last messages may still be on their way.
         for _ in range(20):
             if self._errors:
-                return explain(self._errors[-1])
+                return self._errors[-1]
             time.sleep(_LOOK_SECONDS / 2)
         said = self._server.log_text() if self._server is not None else ""
-        return explain(said) if said else f"it ended as {state} and nobody said why"
+        return said or f"it ended as {state} and nobody said why"
 
     def cancel(self) -> None:
-        """Asks for the end of the job and waits for it, but not for long."""
+        """Asks for the end of the job and waits for it, but not for long, or for a lost master."""
+        if self._lost:
+            return
         master = self._target.master
         with contextlib.suppress(Exception):
             if master is not None and self._job is None:
