@@ -65,7 +65,7 @@ def run_process(*arguments: object, env: Mapping[str, str] | None = None, **pope
         check=False,
         **popen,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr, _report(arguments))
+    return Outcome(done.returncode, done.stdout, done.stderr, report_of(arguments))
 
 
 def run_here(*arguments: object) -> Outcome:
@@ -76,10 +76,11 @@ def run_here(*arguments: object) -> Outcome:
     done = runner.invoke(main, [str(argument) for argument in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return Outcome(done.exit_code, done.stdout, done.stderr, _report(arguments))
+    return Outcome(done.exit_code, done.stdout, done.stderr, report_of(arguments))
 
 
-def _report(arguments: Sequence[object]) -> dict[str, Any]:
+def report_of(arguments: Sequence[object]) -> dict[str, Any]:
+    """The report that a command was told to write; empty where there is none."""
     if "--report" not in arguments:
         return {}
     path = Path(str(arguments[arguments.index("--report") + 1]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import itertools
 import json
 import logging
 import mmap
@@ -72,6 +73,25 @@ def counting(action: Callable[[int], None], calls: tuple[str, ...] = CALLS) -> I
 
 
 @contextmanager
+def counting_requests(action: Callable[[int], None]) -> Iterator[None]:
+    """Calls `action` with 1, 2, 3 ... before every request to S3."""
+    from botocore.httpsession import URLLib3Session
+
+    original = URLLib3Session.send
+    numbers = itertools.count(1)
+
+    def send(session: Any, request: Any) -> Any:
+        action(next(numbers))
+        return original(session, request)
+
+    URLLib3Session.send = send
+    try:
+        yield
+    finally:
+        URLLib3Session.send = original
+
+
+@contextmanager
 def failing_from(number: int, code: int = errno.ENOSPC) -> Iterator[list[int]]:
     """From the `number`th write on, every write fails as on a full disk. Gives a list of those."""
     failed: list[int] = []
@@ -85,7 +105,9 @@ def failing_from(number: int, code: int = errno.ENOSPC) -> Iterator[list[int]]:
         yield failed
 
 
-def _run(arguments: list[str], at: int, signal_number: int, calls: mmap.mmap) -> None:
+def _run(job: dict[str, Any], calls: mmap.mmap) -> None:
+    arguments, at, signal_number = job["arguments"], job["at"], job["signal"]
+
     def raise_signal(count: int) -> None:
         calls[:8] = count.to_bytes(8, "little")
         if count == at:
@@ -95,7 +117,10 @@ def _run(arguments: list[str], at: int, signal_number: int, calls: mmap.mmap) ->
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
     sys.argv = ["candlebeam", *arguments]
-    with counting(raise_signal):
+    for name, value in job["values"].items():
+        module, _, attribute = name.rpartition(".")
+        setattr(importlib.import_module(module), attribute, value)
+    with (counting_requests if job["requests"] else counting)(raise_signal):
         runpy.run_module("candlebeam", run_name="__main__", alter_sys=True)
 
 
@@ -105,7 +130,7 @@ def _fork(job: dict[str, Any], calls: mmap.mmap) -> int:
         return child
     code = 1
     try:
-        _run(job["arguments"], job["at"], job["signal"], calls)
+        _run(job, calls)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -147,11 +172,18 @@ def _serve() -> None:
 class KillHost:
     """A running host; a context manager.
 
+    Args:
+        requests: whether requests to S3 are counted, and not system calls.
+        values: what runs find in modules instead of what stands there, by full name.
+
     Attributes:
         calls: how many calls the last run had made when it ended.
     """
 
     calls = 0
+
+    def __init__(self, *, requests: bool = False, values: dict[str, float] | None = None) -> None:
+        self._requests, self._values = requests, values or {}
 
     def __enter__(self) -> KillHost:
         self._process = subprocess.Popen(
@@ -177,7 +209,13 @@ class KillHost:
         return self._ask([], 0, 0)
 
     def _ask(self, arguments: list[str], at: int, signal_number: int) -> int:
-        job = {"arguments": arguments, "at": at, "signal": int(signal_number)}
+        job = {
+            "arguments": arguments,
+            "at": at,
+            "signal": int(signal_number),
+            "requests": self._requests,
+            "values": self._values,
+        }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")

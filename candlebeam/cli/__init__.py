@@ -7,6 +7,7 @@ A command is a module here, or part of one, and imports what it needs when it ru
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import traceback
@@ -82,6 +83,8 @@ def run() -> NoReturn:
     write, they write in a way that can be cut off anywhere.
     """
     code: object = 0
+    # What Beam logs about what it does is not for users; without a handler it would be shown.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         main(prog_name="candlebeam")
     except SystemExit as end:

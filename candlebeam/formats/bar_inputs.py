@@ -20,6 +20,7 @@ from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.bar_source import BarSource
 from candlebeam.formats.candles.companion import CandlePaths
 from candlebeam.formats.visible_files import visible_files
+from candlebeam.storage.paths import expect_local
 
 CANDLES = "candles"
 ALIGNED = "aligned"
@@ -60,6 +61,7 @@ def find_bars(path: str, kinds: Sequence[str] = tuple(KINDS)) -> list[BarInput]:
         UsageError: the path is not there, or a file is none of these kinds.
         CandlebeamError: a folder holds none of them.
     """
+    expect_local(path)
     wanted = ", ".join(KINDS[kind] for kind in kinds)
     if not os.path.exists(path):
         raise UsageError(f"{path}: no such file or folder")

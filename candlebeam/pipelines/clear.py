@@ -11,6 +11,7 @@ from candlebeam.model import Market
 from candlebeam.pipelines.backfill import STAGING_NAME
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.storage.durable import remove, sync_folder
+from candlebeam.storage.paths import expect_local
 
 
 def clear_market(out: str, market: Market) -> list[str]:
@@ -21,6 +22,7 @@ def clear_market(out: str, market: Market) -> list[str]:
     Raises:
         CandlebeamError: there is no such market, or a backfill is running.
     """
+    expect_local(out)
     paths = CandlePaths.of(out, market)
     if not any(os.path.exists(path) for path in (paths.companion, paths.records)):
         raise CandlebeamError(f"{out}: no candles of {market}: {paths.records} is not there")

@@ -19,6 +19,8 @@ from candlebeam.storage import Storage, absolute, storage_of
 
 LOCK_NAME = ".candlebeam.lock"
 _HOLDER_NAME = ".candlebeam.holder"
+#: Behind the name of a remote lock: an object that is written to see what time it is.
+_CLOCK = ".clock"
 #: A remote lock that was not renewed for so long is nobody's any more.
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0
@@ -126,11 +128,8 @@ def _is_ours(storage: Storage, path: str, data: bytes) -> bool:
 
 
 def _take(storage: Storage, out: str, path: str, data: bytes) -> None:
-    # The storage's own clock tells how old a lock is.
-    probe = f"{path}.{uuid.uuid4().hex}"
-    storage.write(probe, data)
+    now = _time_at(storage, path)
     try:
-        now = storage.state(probe).mtime_ns
         with suppress(FileNotFoundError):
             age = (now - storage.state(path).mtime_ns) / 1e9
             if age < LEASE_SECONDS:
@@ -140,7 +139,16 @@ def _take(storage: Storage, out: str, path: str, data: bytes) -> None:
         if storage.read(path) != data:
             raise _held(storage, out, path, 0)
     finally:
-        storage.remove(probe)
+        storage.remove(path + _CLOCK)
+
+
+def _time_at(storage: Storage, path: str) -> int:
+    """The time by the storage's own clock, which tells how old a lock is: ns since 1970."""
+    while True:
+        storage.write(path + _CLOCK, b"")
+        # Another run that looks at the same moment may have removed it.
+        with suppress(FileNotFoundError):
+            return storage.state(path + _CLOCK).mtime_ns
 
 
 def _held(storage: Storage, out: str, path: str, age: float) -> CandlebeamError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from candlebeam.cluster.job_record import JobRecord
@@ -75,6 +75,7 @@ class Report:
             "notes": self.notes,
             "problems": self.problems,
             "seconds": round(self.seconds, 3),
+            **({"job": asdict(self.job)} if self.job else {}),
         }
 
     def write(self, path: str) -> None:

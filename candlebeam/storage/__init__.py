@@ -1,8 +1,9 @@
 """Where files are: on this machine, or wherever a Beam filesystem reaches.
 
-A path with a scheme (`s3://bucket/archive`, `gs://…`, `hdfs://…`) is Beam's; every other one, and
-`file://`, is the operating system's. `storage_of` gives what can be done with a path. Paths are
-joined by `/` in both worlds, so `os.path.join`, `dirname` and `basename` serve both.
+A path with a scheme (`s3://bucket/archive`, `gs://…`, `hdfs://…`) is reached with Beam's options;
+every other one, and `file://`, is the operating system's. `storage_of` gives what can be done with
+a path. Paths are joined by `/` in both worlds, so `os.path.join`, `dirname` and `basename` serve
+both.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ def storage_of(path: str) -> Storage:
     """What reads and writes a path."""
     if not is_remote(path):
         return _LOCAL
-    # Beam is imported only where there is such a path.
+    # Beam and boto3 are imported only where there is such a path.
+    if path.startswith("s3://"):
+        from candlebeam.storage.s3 import S3Storage
+
+        return S3Storage()
     from candlebeam.storage.remote import RemoteStorage
 
     return RemoteStorage()

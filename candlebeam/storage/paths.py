@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from candlebeam.errors import UsageError
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE = "file://"
 
@@ -16,6 +18,12 @@ def is_remote(path: str) -> bool:
     (True, False, False)
     """
     return "://" in path and _SCHEME.match(path) is not None and not path.startswith(_FILE)
+
+
+def expect_local(path: str) -> None:
+    """Raises `UsageError` for a remote path, where files have to be mapped into memory."""
+    if is_remote(path):
+        raise UsageError(f"{path}: expected a local path; only index and backfill reach others")
 
 
 def absolute(path: str) -> str:

@@ -1,7 +1,9 @@
-"""Files of Beam's filesystems: object stores, HDFS.
+"""Files of Beam's filesystems: HDFS, Google's and Microsoft's stores of objects.
 
-An object appears when its upload ends, whole or not at all; nothing is appended and nothing locks.
-What is read is fetched into a local file without a name, so that readers know descriptors alone.
+S3 has a storage of its own (`storage.s3`), which takes Beam's options as well.
+
+Where there are folders (HDFS), files cannot be written over and a listing goes one level deep.
+There a file is written beside its place, the old one is removed, and the new one renamed.
 """
 
 from __future__ import annotations
@@ -9,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -21,11 +21,9 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from candlebeam.storage.durable import write_all
+from candlebeam.storage.elsewhere import PIECE, fetched_by, open_copy, uploading
 from candlebeam.storage.protocol import FileState, Found, OpenInput, Ranges
 
-_PIECE = 1 << 20
-#: Files that are fetched at the same time.
-_AT_ONCE = 8
 _RAW = {
     "mime_type": "application/octet-stream",
     "compression_type": CompressionTypes.UNCOMPRESSED,
@@ -42,19 +40,15 @@ class RemoteStorage:
     is_local = False
 
     def open_input(self, path: str, ranges: Ranges | None = None) -> OpenInput:
-        descriptor = _nameless()
-        try:
+        def fill(descriptor: int) -> FileState:
             with _filesystem(path) as files:
                 state = _state(files, path)
                 with _opened(files, path) as source:
                     for offset, length in [(0, state.size)] if ranges is None else ranges:
                         _copy(source, offset, min(length, state.size - offset), descriptor, path)
-            os.ftruncate(descriptor, state.size)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return OpenInput(descriptor, *state)
+            return state
+
+        return open_copy(fill)
 
     def state(self, path: str) -> FileState:
         with _filesystem(path) as files:
@@ -62,7 +56,7 @@ class RemoteStorage:
 
     def exists(self, path: str) -> bool:
         with _filesystem(path) as files:
-            return bool(files.exists(path))
+            return bool(files.exists(path)) and not (files.has_dirs() and _is_folder(files, path))
 
     def read(self, path: str, offset: int = 0, length: int = -1) -> bytes:
         with _filesystem(path) as files, _opened(files, path) as source:
@@ -74,28 +68,15 @@ class RemoteStorage:
     def walk(self, folder: str) -> Iterator[Found]:
         prefix = folder.rstrip("/") + "/"
         with _filesystem(prefix) as files:
-            # Not `match`, which would hold all of them in memory and take some names for patterns.
-            for found in files._list(prefix):
-                if not found.path.endswith("/"):
-                    yield Found(found.path[len(prefix) :], found.size_in_bytes)
+            for path, size in _files_below(files, prefix):
+                yield Found(path[len(prefix) :], size)
 
     def names(self, folder: str) -> Iterator[str]:
         for found in self.walk(folder):
             yield found.path
 
-    @contextmanager
-    def fetched(self, paths: Sequence[str]) -> Iterator[list[str]]:
-        with tempfile.TemporaryDirectory(prefix="candlebeam-") as folder:
-            copies = [os.path.join(folder, str(number)) for number in range(len(paths))]
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                for _ in pool.map(self._fetch, paths, copies):
-                    pass
-            yield copies
-
-    def _fetch(self, path: str, copy: str) -> None:
-        opened = self.open_input(path)
-        with os.fdopen(opened.descriptor, "rb") as source, open(copy, "wb") as target:
-            shutil.copyfileobj(source, target, _PIECE)
+    def fetched(self, paths: Sequence[str]) -> AbstractContextManager[list[str]]:
+        return fetched_by(self, paths)
 
     def make_folder(self, path: str) -> None:
         with _filesystem(path) as files:
@@ -106,30 +87,26 @@ class RemoteStorage:
         with self.placing(path) as descriptor:
             write_all(descriptor, data)
 
-    @contextmanager
-    def placing(self, path: str, *, durable: bool = True) -> Iterator[int]:
-        descriptor = _nameless()
-        try:
-            yield descriptor
-            size = os.fstat(descriptor).st_size
-            os.lseek(descriptor, 0, os.SEEK_SET)
+    def placing(self, path: str, *, durable: bool = True) -> AbstractContextManager[int]:
+        def upload(descriptor: int, size: int) -> None:
             with _filesystem(path) as files:
-                target = files.create(path, **_RAW)
-                while data := os.read(descriptor, _PIECE):
-                    target.write(data)
-                target.close()
-                found = _state(files, path).size
-        finally:
-            os.close(descriptor)
-        if found != size:
-            raise OSError(errno.EIO, f"{size} bytes were uploaded but {found} are there", path)
+                place = _beside(path) if files.has_dirs() else path
+                with contextlib.closing(files.create(place, **_RAW)) as target:
+                    while data := os.read(descriptor, PIECE):
+                        target.write(data)
+                found = _state(files, place).size
+                if found != size:
+                    reason = f"{size} bytes were uploaded but {found} are there"
+                    raise OSError(errno.EIO, reason, path)
+                if place != path:
+                    _rename(files, place, path)
+
+        return uploading(upload)
 
     def replace(self, source: str, target: str) -> None:
         with _filesystem(target) as files:
             if files.has_dirs():
-                if files.exists(target):
-                    files.delete([target])
-                files.rename([source], [target])
+                _rename(files, source, target)
                 return
             _raise_first(target, files.copy([source], [target]))
             files.delete([source])
@@ -154,30 +131,52 @@ def use_options(options: PipelineOptions) -> None:
     FileSystems.set_options(options)
 
 
-def _nameless() -> int:
-    """A local file that is gone when its descriptor is closed."""
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 @contextmanager
 def _filesystem(path: str) -> Iterator[Any]:
     """What reaches a path; what goes wrong with it is an `OSError` with the path and one line."""
     if getattr(FileSystems, "_pipeline_options", None) is None:
         FileSystems.set_options(PipelineOptions([]))
     try:
-        files = FileSystems.get_filesystem(path)
-        if path.startswith("s3://"):
-            from candlebeam.storage.s3 import borrowed
-
-            with borrowed(FileSystems._pipeline_options) as files:
-                yield files
-        else:
-            yield files
+        yield FileSystems.get_filesystem(path)
     except (GeneratorExit, AssertionError):
         raise
     except Exception as error:  # each library has its own errors
         raise _as_os_error(path, error) from error
+
+
+def _files_below(files: Any, folder: str) -> Iterator[Found]:
+    """All files below a folder or prefix, by their full paths."""
+    if files.has_dirs() and not _is_folder(files, folder):
+        return
+    # Not `match`, which would hold all of them in memory and take some names for patterns.
+    for found in files._list(folder):
+        # A folder is listed as an empty file is.
+        if files.has_dirs() and not found.size_in_bytes and _is_folder(files, found.path):
+            yield from _files_below(files, found.path)
+        elif not found.path.endswith("/"):
+            yield Found(found.path, found.size_in_bytes)
+
+
+def _is_folder(files: Any, path: str) -> bool:
+    """Whether a path of a filesystem with folders is one: a file cannot be listed."""
+    try:
+        next(iter(files._list(path)), None)
+    except BeamIOError:
+        return False
+    return True
+
+
+def _beside(path: str) -> str:
+    """A name of its own in the folder of a file; it is not taken for one that is whole."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+
+
+def _rename(files: Any, source: str, target: str) -> None:
+    _state(files, source)  # without it the target must stay
+    if files.exists(target):
+        files.delete([target])
+    files.rename([source], [target])
 
 
 def _state(files: Any, path: str) -> FileState:
@@ -196,7 +195,7 @@ def _copy(source: Any, offset: int, length: int, descriptor: int, path: str) -> 
     source.seek(offset)
     end = offset + length
     while offset < end:
-        data = source.read(min(_PIECE, end - offset))
+        data = source.read(min(PIECE, end - offset))
         if not data:
             raise OSError(errno.EIO, f"it ended at byte {offset}, before its size", path)
         write_all(descriptor, data, offset)
@@ -216,13 +215,14 @@ def _as_os_error(path: str, error: BaseException) -> OSError:
         if isinstance(inner, BaseException):
             return _as_os_error(path, inner)
     code = getattr(error, "code", None)
-    if isinstance(error, FileNotFoundError) or code == 404 or "404" in str(error)[:80]:
+    said = str(error)[:80]
+    if isinstance(error, FileNotFoundError) or code == 404 or "404" in said or "not found" in said:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if isinstance(error, OSError) and error.errno == errno.ENOENT:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    if isinstance(error, OSError) and error.errno and error.filename is None and error.strerror:
+    if isinstance(error, OSError) and error.errno and error.strerror:
         return OSError(error.errno, error.strerror, path)
     reason = " ".join(str(error).split()) or type(error).__name__
     if "Unable to get filesystem from specified path" in reason:
-        reason = "no Beam filesystem for this scheme is installed (s3:// wants candlebeam[s3])"
+        reason = "no Beam filesystem for this scheme is installed"
     return OSError(errno.EIO, reason, path)

@@ -31,6 +31,7 @@ from candlebeam.formats.candles.companion import (
 from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import VOLUME_SCALE
 from candlebeam.rules.price_scale import PRICE_FIELDS, restore
+from candlebeam.storage.paths import expect_local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,9 +111,11 @@ def open_candles(path: str | os.PathLike[str]) -> Candles:
     Raises:
         FormatError: the companion is none, or the candles are shorter than it says.
         FileNotFoundError: one of the two is not there.
+        UsageError: this is no path of a candle file of this machine.
 
     Example: `open_candles("out/RAM/BINANCE/btcusdt.bin").to_pandas()`
     """
+    expect_local(os.fspath(path))
     stem, suffix = os.path.splitext(os.fspath(path))
     if suffix not in (".bin", ".json"):
         raise UsageError(f"{os.fspath(path)}: expected the .bin or the .json of a candle file")

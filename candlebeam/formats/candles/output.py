@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 
 from candlebeam.formats.candles.companion import CandlePaths, Companion, read_companion
 from candlebeam.market import Market
 from candlebeam.storage import is_remote, storage_of
+from candlebeam.storage.ahead import asked_ahead
 
-#: Requests that wait for a remote storage at the same time.
-_AT_ONCE = 32
+#: What is not listed: locks, and what is made on the way.
+_NO_MARKETS = ".candlebeam"
 
 
 class CandleOutput:
@@ -30,7 +30,11 @@ class CandleOutput:
         self._companions: dict[str, Companion | Exception | None] = {}
         if is_remote(out):
             storage = storage_of(out)
-            self._sizes = {os.path.join(out, f.path): f.size for f in storage.walk(out)}
+            self._sizes = {
+                os.path.join(out, found.path): found.size
+                for found in storage.walk(out)
+                if not found.path.startswith(_NO_MARKETS)
+            }
 
     def look_ahead(self, markets: Iterable[Market]) -> None:
         """Fetches the companions of markets that will be asked for, many at a time."""
@@ -38,9 +42,17 @@ class CandleOutput:
             return
         paths = [CandlePaths.of(self._out, market).companion for market in markets]
         wanted = [path for path in paths if path in self._sizes]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = pool.map(_companion_or_error, wanted)
-            self._companions = dict(zip(wanted, found, strict=True))
+        self._companions = dict(zip(wanted, asked_ahead(_companion_or_error, wanted), strict=True))
+
+    def last_inputs(self) -> Iterator[tuple[str, str]]:
+        """The folders and names (without `.gz`) of inputs that planning will look at again.
+
+        Of the companions that were fetched.
+        """
+        for companion in self._companions.values():
+            if isinstance(companion, Companion) and companion.state is not None:
+                yield from ((each.root, each.path) for each in companion.state.inputs)
+                yield from companion.state.skipped
 
     def may_have_leftovers(self, paths: CandlePaths) -> bool:
         """Whether a crash may have left something of a commit; see `io.candle_writer.recover`."""

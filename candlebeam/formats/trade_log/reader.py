@@ -8,7 +8,8 @@ whole row before the damage, and files that cannot be read do not stop the other
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from candlebeam.model import (
     TradeBatch,
     Uint8Array,
 )
-from candlebeam.storage import open_input
+from candlebeam.storage import is_remote, open_input
+from candlebeam.storage.ahead import asked_ahead
 
 #: Text that is gathered before it is read, in bytes.
 WINDOW = 1 << 19
@@ -34,6 +36,10 @@ WINDOW = 1 << 19
 BATCH_TRADES = 1 << 17
 #: Bytes of a rejected row that are kept.
 KEPT_OF_REJECT = 4096
+
+#: Remote files that are fetched, or wait to be read, at the same time, and bytes of them.
+_FETCHED_AT_ONCE = 16
+_FETCHED_BYTES = 64 << 20
 
 _TEXTS = 512
 _REJECTS = 1024
@@ -159,17 +165,18 @@ class TradeLogReader:
         self._new_columns()
 
     def __iter__(self) -> Iterator[TradeBatch]:
-        for file in self._inputs:
-            yield from self._read_file(file)
-            if len(self._files) == _TEXTS:
-                yield from self._parse()
+        with closing(_opened(self._inputs)) as opened:
+            for file in self._inputs:
+                yield from self._read_file(file, opened)
+                if len(self._files) == _TEXTS:
+                    yield from self._parse()
         yield from self._parse()
         if self._control[rows.FILLED]:
             yield self._take_batch()
 
-    def _read_file(self, file: InputFile) -> Iterator[TradeBatch]:
+    def _read_file(self, file: InputFile, inputs: Iterator[_Opened]) -> Iterator[TradeBatch]:
         self._check_cancelled()
-        opened = _open(file.path)
+        opened = next(inputs)
         current = _File(file, opened)
         self._files.append(current)
         index = len(self._files) - 1
@@ -316,6 +323,20 @@ class TradeLogReader:
     def _check_cancelled(self) -> None:
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("reading of trade logs was cancelled")
+
+
+def _opened(files: Sequence[InputFile]) -> Generator[_Opened, None, None]:
+    """Files in order, opened as they are asked for; remote ones are fetched some time before."""
+    if not files or not is_remote(files[0].path):
+        return (_open(file.path) for file in files)
+    return asked_ahead(
+        lambda file: _open(file.path),
+        files,
+        at_once=_FETCHED_AT_ONCE,
+        size=lambda file: file.size,
+        most=_FETCHED_BYTES,
+        drop=lambda opened: os.close(opened.descriptor) if opened.descriptor >= 0 else None,
+    )
 
 
 def _open(path: str) -> _Opened:
