@@ -297,7 +297,7 @@ def _anchors(document: str) -> set[str]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_make_targets_exist(name: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
-    for target in re.findall(r"^make ([a-z]+)|`make ([a-z]+)`", read(name), re.MULTILINE):
+    for target in re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", read(name), re.MULTILINE):
         assert set(filter(None, target)) <= targets, f"{name}: make {target}"
 
 
@@ -322,7 +322,7 @@ def test_design_names_every_module() -> None:
 
 
 def test_imports_point_from_the_bottom_of_the_layout_to_its_top() -> None:
-    layers = re.findall(r"^  ([a-z]+)", _layout(), re.MULTILINE)
+    layers = re.findall(r"^  ([a-z_]+)", _layout(), re.MULTILINE)
     for path in _modules():
         layer = path.relative_to(PROJECT / "candlebeam").parts[0].removesuffix(".py")
         above = layers[: layers.index(layer) + 1]

@@ -272,13 +272,14 @@ def test_nothing_new_asks_for_little(remote: Remote) -> None:
 
 @pytest.fixture(scope="module")
 def host(server: ObjectStore) -> Iterator[KillHost]:
-    free = {"candlebeam.pipelines.lock.LEASE_SECONDS": -60.0}
+    # A lock that is free at once, and that is not renewed, however slow the machine is: so that
+    # the nth request is the same in every run.
+    names = {"LEASE_SECONDS": -60.0, "_SETTLE_SECONDS": 0.0, "_RENEW_SECONDS": 3600.0}
+    values = {f"{lock.__name__}.{name}": value for name, value in names.items()}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        with KillHost(
-            requests=True, values={**free, "candlebeam.pipelines.lock._SETTLE_SECONDS": 0.0}
-        ) as running:
+        with KillHost(requests=True, values=values) as running:
             yield running
 
 
