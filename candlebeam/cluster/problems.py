@@ -15,7 +15,8 @@ _LONGEST = 300
 _BESIDE = "beside every TaskManager or executor"
 _POOL = f"start `python -m candlebeam.worker` {_BESIDE}"
 _SAME = f"install candlebeam {__version__} {_BESIDE}, for the Python of its worker pool"
-_AGAIN = "run this again to go on from what is done"
+#: How a line ends where nothing but another try is needed.
+AGAIN = "run this again to go on from what is done"
 
 _Line = Callable[["re.Match[str]"], str]
 
@@ -187,12 +188,12 @@ _IN_JAVA = (
         r"Heartbeat of TaskManager|TaskManager with id \S+ (?:timed out|is no longer reachable)"
         r"|[Cc]onnection unexpectedly closed by remote task manager"
         r"|TaskExecutor is shutting down|Lost connection to task manager",
-        f"a TaskManager was lost (killed, out of memory, or cut off): see its log; {_AGAIN}",
+        f"a TaskManager was lost (killed, out of memory, or cut off): see its log; {AGAIN}",
         loss=True,
     ),
     _known(
         r"ExecutorLostFailure|Lost executor|Remote RPC client disassociated",
-        f"a Spark executor was lost (killed, out of memory, or cut off): see its log; {_AGAIN}",
+        f"a Spark executor was lost (killed, out of memory, or cut off): see its log; {AGAIN}",
         loss=True,
     ),
     _known(
@@ -200,7 +201,7 @@ _IN_JAVA = (
         r"(?:Network closed|Connection reset|io exception))"
         r"|SDK [Hh]arness\b[^\r\n]* (?:died|disconnected|exited)",
         "a worker died or was cut off (killed, or out of memory): see the logs of the worker "
-        f"pools; {_AGAIN}",
+        f"pools; {AGAIN}",
         loss=True,
     ),
     _known(
@@ -237,7 +238,7 @@ _PIPELINE_FAILED = re.compile(r"^Pipeline \S+ failed in state \w+: ")
 _WHILE = re.compile(r"\s*\[while running '[^']*'\]")
 #: "a.b.SomeError: " before a message, of Java or of Python, any number of times.
 _TYPES = re.compile(r"^(?:(?P<type>(?:[\w$]+\.)*[\w$]*(?:Error|Exception|Cancelled)): )+(?=\S)")
-_CHATTER = re.compile(r"SLF4J: |WARNING: |Picked up |Traceback |\s")
+_CHATTER = re.compile(r"SLF4J: |WARNING: |Picked up |Traceback |\[.*\] (?:WARN|INFO|DEBUG) |\s")
 
 
 def explain(text: str) -> str:

@@ -14,7 +14,9 @@ class CheckWorkers(beam.PTransform):
     In and out: a PCollection of `str`, the same.
 
     It is a stage of its own: a worker that cannot load a stage leaves some runners waiting for it
-    for minutes, and all stages but this one need the package to be loaded.
+    for minutes, and all stages but this one need the package to be loaded. What ends it is no
+    Reshuffle: of two in a row Flink leaves out the second, as if the elements that were made
+    between them were spread already, and one worker would get all of them.
 
     Args:
         elsewhere: whether workers are processes that this one has not started. If not, nothing is
@@ -30,19 +32,20 @@ class CheckWorkers(beam.PTransform):
             return elements
         return (
             elements
-            | "SameVersion" >> beam.Map(_checked, __version__).with_output_types(str)
-            | "InAStageOfItsOwn" >> beam.Reshuffle()
+            | "SameVersion" >> beam.Map(_checked, __version__).with_output_types(tuple[str, str])
+            | "InAStageOfItsOwn" >> beam.GroupByKey()
+            | "Elements" >> beam.Keys().with_output_types(str)
         )
 
 
-def _checked(element: str, version: str) -> str:
+def _checked(element: str, version: str) -> tuple[str, str]:
     from candlebeam.version import __version__ as found
 
     if found != version:
         raise RuntimeError(
             f"a worker has candlebeam {found}, the driver {version}: install the same on both"
         )
-    return element
+    return element, ""
 
 
 # So the function itself is sent to workers, not where it is to be found.

@@ -187,14 +187,22 @@ class Staging:
         if not run:
             yield
             return
+        # Before a folder is made where nobody would remove it.
+        self._check_run(market, run)
         lock: AbstractContextManager[Any] = contextlib.nullcontext()
         if self._storage.is_local:
             os.makedirs(self._commits, exist_ok=True)
             lock = filelock.FileLock(os.path.join(self._commits, digest(market)))
         with lock:
-            if self._storage.read(self._run) != run.encode():
-                raise Cancelled(f"{market}: another run has begun")
+            self._check_run(market, run)
             yield
+
+    def _check_run(self, market: Market, run: str) -> None:
+        current = b""
+        with contextlib.suppress(FileNotFoundError):
+            current = self._storage.read(self._run)
+        if current != run.encode():
+            raise Cancelled(f"{market}: another run has begun, or this one is over")
 
     def prepare(self) -> None:
         """Makes the folders; the plan and the outcomes of an earlier run go, its chunks stay."""

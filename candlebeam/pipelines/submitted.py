@@ -33,10 +33,11 @@ from candlebeam.cluster.flink_master import FlinkMaster, Job, MasterError
 from candlebeam.cluster.jars import job_server_jar
 from candlebeam.cluster.java import Java, find_java
 from candlebeam.cluster.job_server import JobServer
-from candlebeam.cluster.problems import explain, is_hopeless, is_loss
+from candlebeam.cluster.problems import AGAIN, explain, is_hopeless, is_loss
 from candlebeam.cluster.spark_master import check_spark_master
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.pipelines.beam_options import unknown_words
+from candlebeam.pipelines.quiet import forget_lost_runners
 from candlebeam.pipelines.runner_config import option_names
 
 _FLINK, _SPARK = "FlinkRunner", "SparkRunner"
@@ -47,6 +48,8 @@ _ASK_SECONDS = 2.0
 #: How long a master may be silent while a job runs.
 _PATIENCE_SECONDS = 30.0
 _CANCEL_SECONDS = 20.0
+#: How long after its last word a job server may take to end.
+_END_SECONDS = 3.0
 #: How often a job that was lost is submitted again, and ms before that, where nothing else is said.
 _RETRIES, _RETRY_MS = 3, 5000
 _ENDED = ("DONE", "DRAINED", "FAILED", "CANCELLED")
@@ -197,6 +200,7 @@ def run_submitted(
     options = target.options
     # It would start pip to list what is installed here, which no worker looks at.
     options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
+    forget_lost_runners()
     retries, delay = target.retries
     with target.serving() as server, _own_temporary_folder():
         if server is not None:
@@ -210,7 +214,7 @@ def run_submitted(
             except _Loss as loss:
                 if attempt == retries:
                     raise
-                say(f"{loss}: submitting it again")
+                say(f"{str(loss).removesuffix(f'; {AGAIN}')}; it is submitted again")
             time.sleep(delay)
             _wait_for(target)
 
@@ -315,9 +319,33 @@ def _own_temporary_folder() -> Iterator[None]:
 
 
 def _failure(error: Exception, server: JobServer | None) -> CandlebeamError:
-    if server is not None and not server.alive:
-        return CandlebeamError(f"the job server has ended: {explain(server.log_text())}")
-    return CandlebeamError(f"the job could not be submitted: {explain(str(error))}")
+    """What to tell of a job that could not be submitted."""
+    ended = _end_of(server, error)
+    return ended or CandlebeamError(f"the job could not be submitted: {explain(_said(error))}")
+
+
+def _end_of(server: JobServer | None, error: Exception) -> CandlebeamError | None:
+    """What to tell if a job server has ended, or is about to, which an error may be a sign of."""
+    import grpc
+
+    lost = isinstance(error, grpc.RpcError)
+    deadline = time.monotonic() + (_END_SECONDS if lost else 0)
+    while server is not None:
+        if not server.alive:
+            return CandlebeamError(f"the job server has ended: {explain(server.log_text())}")
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return None
+
+
+def _said(error: Exception) -> str:
+    """What an error says; of one of gRPC, whose text has many lines, the details alone."""
+    import grpc
+
+    if isinstance(error, grpc.Call):
+        return f"{error.code().name}: {error.details()}"
+    return str(error)
 
 
 class _Watch:
@@ -373,10 +401,9 @@ class _Watch:
         try:
             return str(self._result.state)
         except Exception as error:
-            if self._server is not None and self._server.alive:
-                raise CandlebeamError(f"the job server does not answer: {error}") from error
-            said = self._server.log_text() if self._server is not None else str(error)
-            raise CandlebeamError(f"the job server has ended: {explain(said)}") from error
+            raise _end_of(self._server, error) or CandlebeamError(
+                f"the job server does not answer: {explain(_said(error))}"
+            ) from error
 
     def _ask_master(self, master: FlinkMaster) -> None:
         """Looks at the job where it runs: the job server does not tell of all that happens."""
@@ -385,7 +412,7 @@ class _Watch:
             return
         self._ask_at = now + _ASK_SECONDS
         try:
-            if self._job is None:
+            if self._job is None or self._job.state == "INITIALIZING":
                 self._ask_at = now + _LOOK_SECONDS
                 self._job = master.find_job(self._name)
             reason = master.root_exception(self._job.id) if self._job is not None else ""
