@@ -9,9 +9,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from candlebeam.formats.chunk_file import open_chunk
 from candlebeam.errors import RangeError
 from candlebeam.formats.candles.file import open_candles
+from candlebeam.formats.chunk_file import open_chunk
 from candlebeam.io.cancellation import cancel
 from candlebeam.io.commit_markets import CommitMarkets
 from candlebeam.io.market_commit import CommitOptions
