@@ -3,6 +3,7 @@
 # make cluster-demo   the same on a real standalone Flink cluster, started here; needs Java and Maven
 # make check   ruff and mypy alone
 # make bench   build the benchmark's data once, then time candlebeam beside its peers
+# make bench-cluster   time it on Flink clusters of this machine, and what a large run is made of
 # make lock    resolve requirements/*.lock anew (LOCK_ARGS= keeps the pins that still fit)
 # make dist    build the sdist and the wheel into dist/
 # make clean   remove what make made, except the benchmark's data
@@ -60,6 +61,10 @@ dist: $(READY)
 
 bench: $(BENCH_READY)
 	$(BENCH_VENV)/bin/python -m benchmarks.run $(BENCH_ARGS)
+
+# In the environment of the gate, which has an object store to count requests to.
+bench-cluster: $(READY)
+	$(BIN)/python -m benchmarks.cluster $(BENCH_ARGS)
 
 $(READY): pyproject.toml requirements/dev.lock
 	@command -v "$(PYTHON)" >/dev/null || { echo "make: no $(PYTHON) here; say which Python: make PYTHON=python3.12" >&2; exit 1; }

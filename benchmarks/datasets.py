@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 
 from benchmarks.agg2_data import Agg2Set
-from benchmarks.cache import NAMES, TINY, DataSet, ensure, scale
+from benchmarks.cache import DataSet, ensure, scale
 from benchmarks.candle_data import CandleSet
 from benchmarks.dbn_set import DbnSet
 from benchmarks.trade_log_data import BusySet, dense_markets, small_markets
@@ -21,6 +21,7 @@ _DENSE = Logs("dense", dense_markets(), 600, 30_667)
 _SETS: tuple[DataSet, ...] = (
     _DENSE,
     Logs("small", small_markets(), 200, 120),
+    Logs("dense-tiny", dense_markets(), 2, 100),
     BusySet("busy", 92_000_000),
     Logs("dense4", dense_markets(), 2_400, 30_667, base=_DENSE),
     Agg2Set("agg2", days=30, rows_per_day=2_000_000),
@@ -40,7 +41,7 @@ DATA_SETS = {data.name: data for data in _SETS}
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.datasets", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=[*NAMES, *TINY.values()], metavar="NAME")
+    parser.add_argument("names", nargs="+", choices=list(DATA_SETS), metavar="NAME")
     for name in parser.parse_args().names:
         data = DATA_SETS[name]
         built = ensure(data if scale() == 1 else data.scaled(scale()))

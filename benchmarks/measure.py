@@ -49,7 +49,8 @@ def timed_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]
     return {name: value for name, value in environ.items() if name not in unwanted}
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The process ids of a process's children; raises an OSError if it has ended."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found.extend(int(child) for child in (task / "children").read_text().split())
@@ -63,13 +64,13 @@ def tree_memory(pid: int) -> int:
         one = waiting.pop()
         try:
             total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * _PAGE
-            waiting.extend(_children(one))
+            waiting.extend(children(one))
         except OSError:
             continue  # It ended meanwhile.
     return total
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Seconds of work, whoever's, that the cores this process may use have done since they began.
 
     Time that a virtual machine's host took away counts as work of others.
@@ -110,7 +111,7 @@ def measure(command: Sequence[str]) -> Measured:
     """
     os.sync()  # What an earlier command left to be written is not this one's burden.
     with tempfile.TemporaryFile() as output:
-        busy = _busy_seconds()
+        busy = busy_seconds()
         started = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -123,7 +124,7 @@ def measure(command: Sequence[str]) -> Measured:
         watch.start()
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
-        busy = _busy_seconds() - busy
+        busy = busy_seconds() - busy
         process.returncode = os.waitstatus_to_exitcode(status)
         watch.stop()
         if process.returncode:

@@ -32,7 +32,8 @@ QUIET = 0.05
 """The share of the cores' time that other programs may take before the report warns of it."""
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
     rule = ("---", *["---:"] * (len(head) - 1))
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
@@ -107,17 +108,19 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Its name and version."""
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
         return f"{package} (not installed)"
 
 
-def _machine(results: Results) -> str:
+def machine(cores: int) -> str:
+    """What all of this ran on, of which so many cores."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     return (
-        f"{_processor()}, {platform.machine()}, {results.cores} cores used, {memory:.0f} GiB of "
+        f"{_processor()}, {platform.machine()}, {cores} cores used, {memory:.0f} GiB of "
         f"memory, {platform.system()} {platform.release().split('-')[0]}"
     )
 
@@ -174,18 +177,18 @@ _DATA_HEAD = ("data set", "files", "rows", "candles", "plain MB", "packed MB")
 def render(results: Results) -> str:
     """The report, as Markdown."""
     others = median(run.others for run in results.all_runs())
-    starts = _table(_START_HEAD, _start_rows(results))
+    starts = table(_START_HEAD, _start_rows(results))
     counts = sorted({len(runs) for runs in results.runs.values()}, reverse=True)
     return _REPORT.format(
         day=datetime.now(timezone.utc),
-        machine=_machine(results),
+        machine=machine(results.cores),
         python=platform.python_version(),
-        packages=", ".join(map(_version, PACKAGES)),
+        packages=", ".join(map(package_version, PACKAGES)),
         counts=" or ".join(map(str, counts)),
         others=others,
         warning=_WARNING if others > QUIET else "",
-        targets=_table(_TARGET_HEAD, _target_rows(results)),
-        measured=_table(_MEASURED_HEAD, _measured_rows(results)),
+        targets=table(_TARGET_HEAD, _target_rows(results)),
+        measured=table(_MEASURED_HEAD, _measured_rows(results)),
         starts=_STARTS.format(starts=starts) if results.starts else "",
-        data=_table(_DATA_HEAD, _data_rows(results.built)),
+        data=table(_DATA_HEAD, _data_rows(results.built)),
     )
