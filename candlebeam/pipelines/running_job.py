@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 from candlebeam.cluster.flink_master import FlinkMaster, Job, MasterError
 from candlebeam.cluster.job_record import JobRecord
 from candlebeam.errors import CandlebeamError, FormatError
 from candlebeam.io.staging import Staging
+
+#: States of a job that was cancelled, or has failed, while its tasks are being ended.
+_ENDING = ("CANCELLING", "FAILING")
+_ENDING_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 def noted_job(staging: Staging) -> JobRecord | None:
@@ -24,6 +31,16 @@ def job_of(record: JobRecord) -> Job | None:
     return FlinkMaster(record.master).job(record.job_id)
 
 
+def _settled(record: JobRecord) -> Job | None:
+    """`job_of`, once a job that is about to end has ended; it does not take long."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while True:
+        job = job_of(record)
+        if job is None or job.state not in _ENDING or time.monotonic() > deadline:
+            return job
+        time.sleep(_LOOK_SECONDS)
+
+
 def refuse_while_running(staging: Staging, out: str) -> list[str]:
     """Makes sure that no job of an earlier command still writes an output.
 
@@ -39,7 +56,7 @@ def refuse_while_running(staging: Staging, out: str) -> list[str]:
         return []
     name = f"job {record.job_id} at {record.master}"
     try:
-        job = job_of(record)
+        job = _settled(record)
     except MasterError as error:
         return [f"{name}, which was submitted before, cannot be asked for ({error})"]
     if job is None or job.ended:
