@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,8 @@ def main() -> None:
     if chosen.write and (*chosen.only, *chosen.sets, chosen.scale) != whole:
         parser.error("--write is for all parts and the whole data sets")
     use_scale(chosen.scale)
+    # What ends this program ends the clusters first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         results = measure_all(chosen.only, chosen.sets, chosen.runs)
     except ClusterError as error:

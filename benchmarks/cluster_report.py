@@ -201,16 +201,16 @@ def _planning(results: ClusterResults) -> str:
 
 def _rates(results: ClusterResults) -> str:
     walks, costs = results.rates["walks"], results.rates["costs"]
-    steps = list(costs)
+    steps, parts = list(costs), list(results.rates["parts"])
     done = []
     for walk in walks:
         counts, seconds = walk["counts"], walk["seconds"]
         fitted = sum(each * counts[name] for step in costs.values() for name, each in step.items())
-        total = sum(seconds.values())
+        total = sum(seconds[step] for step in steps)
         done.append(
             (
                 f"{walk['data']}, {counts['shards']:,} shards, {counts['candles']:,} candles",
-                *(f"{seconds[step]:.2f}" for step in steps),
+                *(f"{seconds[step]:.2f}" for step in (*parts, *steps)),
                 f"{total:.2f}",
                 f"{fitted:.2f}",
                 f"{walk['waited']:.2f}",
@@ -219,20 +219,22 @@ def _rates(results: ClusterResults) -> str:
             )
         )
     head = (
-        "what", *(f"{step} s" for step in steps), "all s", "as fitted s", "disk s", "packed MB/s",
-        "M trades/s",
+        "what", *(f"{step} s" for step in (*parts, *steps)), "all s", "as fitted s",
+        "disk s", "packed MB/s", "M trades/s",
     )  # fmt: skip
-    names = list(dict.fromkeys(name for step in costs.values() for name in step))
+    grown = {**results.rates["parts"], **costs}
+    names = list(dict.fromkeys(name for step in grown.values() for name in step))
     each = [
         (
             step,
-            *(f"{costs[step][name] * 1e6:,.3g}" if name in costs[step] else "" for name in names),
+            *(f"{cost[name] * 1e6:,.3g}" if name in cost else "" for name in names),
         )
-        for step in steps
+        for step, cost in grown.items()
     ]
     return (
-        "Seconds of processor time in one process on one core (`benchmarks.core_rates`): finding "
-        "out what is done, reading (with decompression), making candles, staging, committing. "
+        "Seconds of processor time in one process on one core (`benchmarks.core_rates`): "
+        "decompression, by itself once more and not in the sum; finding out what is done, reading "
+        "(with decompression), making candles, staging, committing. "
         "Disk is what committing, one market at a time, waits for beyond that.\n\n"
         f"{table(head, done)}\n\n"
         "Put down to what they grow with, in microseconds each:\n\n"
@@ -251,7 +253,10 @@ def _requests(results: ClusterResults) -> str:
             f"{row['who']}: {row['operation']} of {row['about']}",
             *(f"{row[name]:g}" if row[name] else "" for name in grows),
         )
-        for row in results.requests
+        for row in results.requests["requests"]
     ]
-    text = "Requests of a backfill from and to S3 (`benchmarks.s3_requests`).\n\n"
+    text = (
+        "Requests of a backfill from and to S3 (`benchmarks.s3_requests`). One takes "
+        f"{results.requests['request_seconds'] * 1e3:.2f} ms of a core.\n\n"
+    )
     return text + table(("who, request", *(f"a {name}" for name in grows)), rows)

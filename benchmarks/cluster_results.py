@@ -39,7 +39,7 @@ class ClusterResults:
     runs: dict[tuple[str, str], list[ClusterRun]] = field(default_factory=dict)
     planning: dict[str, Planning] = field(default_factory=dict)
     rates: dict[str, Any] = field(default_factory=dict)
-    requests: list[dict[str, Any]] = field(default_factory=list)
+    requests: dict[str, Any] = field(default_factory=dict)
 
     def add(self, data: str, way: str, run: ClusterRun) -> None:
         self.runs.setdefault((data, way), []).append(run)
@@ -119,6 +119,7 @@ class ClusterResults:
         alone = _worker_seconds(self.rates["costs"], _times(dense["counts"], data))
         return {
             "costs": self.rates["costs"],
+            "parts": self.rates["parts"],
             "bytes_per_trade": dense["counts"]["bytes"] / dense["counts"]["trades"],
             "bytes_per_candle": dense["counts"]["chunk_bytes"] / dense["counts"]["candles"],
             "in_a_job": worked / alone,
@@ -127,7 +128,7 @@ class ClusterResults:
             "plan": self.planning["fresh"].wall,
             "start": start,
             "worker_peak": self.peak(data, ONE_SLOT, WORKER),
-            "requests": self.requests,
+            **self.requests,
             "about": about,
         }
 

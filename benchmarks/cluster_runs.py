@@ -141,7 +141,12 @@ def run_backfill(way: Way, database: Path, out: Path, *more: str) -> ClusterRun:
         )
         watch = ProcessWatch(_kinds_of(process.pid, way.cluster))
         watch.start()
-        _, status, used = os.wait4(process.pid, 0)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         wall = time.perf_counter() - started
         busy = busy_seconds() - busy
         usage = watch.stop()

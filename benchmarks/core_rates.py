@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.cache import cache_folder, ensure, scale
 from benchmarks.datasets import DATA_SETS
 from candlebeam.catalog import Catalog
+from candlebeam.formats.trade_log.gzip_text import text_pieces
 from candlebeam.inventory import TRADE_LOG
 from candlebeam.io.chunk_builder import ChunkBuilder
 from candlebeam.io.commit_markets import commit_chunks
@@ -35,6 +36,7 @@ from candlebeam.plan import PlanOptions, plan_market
 from candlebeam.rules.candles import aggregate
 from candlebeam.rules.corrections import correct_trades
 from candlebeam.settings import CandleSettings
+from candlebeam.storage import open_input
 
 
 class Cutting(NamedTuple):
@@ -62,6 +64,8 @@ DEPENDS: Mapping[str, tuple[str, ...]] = {
     "commit": ("markets", "shards", "records"),
 }
 """By step, what its time is put down to."""
+PARTS: Mapping[str, tuple[str, ...]] = {"decompress": ("files", "bytes")}
+"""What is a part of reading: opening and decompressing the files, and nothing done with them."""
 
 
 @dataclass
@@ -72,7 +76,7 @@ class Walked:
         data, shard_bytes: what was worked on.
         counts: markets, shards, files, trades, candles (with trades), records (with gaps), bytes
             (of files as they are), chunk_bytes.
-        seconds: by the steps of `DEPENDS`.
+        seconds: by the steps of `DEPENDS`, and by `PARTS`, which were done once more for it.
         waited: seconds of wall clock of committing beyond its processor time: the disk.
     """
 
@@ -136,6 +140,12 @@ def _make(
         shard = read_shard(ref)
         if staging.find_chunk(shard):
             raise SystemExit(f"{shard.name} is there already")
+    with clock("decompress"):
+        for file in shard.files:
+            opened = open_input(file.path)
+            for _ in text_pieces(opened.descriptor, opened.size, file.path):
+                pass
+            os.close(opened.descriptor)
     reader = open_reader([shard], snap=settings.snap)
     builder = ChunkBuilder(staging)
     batches = iter(reader)
@@ -183,13 +193,15 @@ class _Clock:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.process_time() - begun
 
 
-def fit(walks: Sequence[Walked]) -> dict[str, dict[str, float]]:
+def fit(
+    walks: Sequence[Walked], depends: Mapping[str, tuple[str, ...]] = DEPENDS
+) -> dict[str, dict[str, float]]:
     """By step and by what it is put down to, seconds each: the least squares of relative errors.
 
     A cost that would be below nothing is nothing.
     """
     costs: dict[str, dict[str, float]] = {}
-    for step, names in DEPENDS.items():
+    for step, names in depends.items():
         left = list(names)
         while True:
             rows = np.array([[w.counts[name] / w.seconds[step] for name in left] for w in walks])
@@ -219,13 +231,18 @@ def measure_rates(databases: Mapping[str, str], turns: int) -> dict[str, Any]:
                 if turn:  # The first fills the page cache and loads what is compiled.
                     runs.setdefault(cutting, []).append(walked)
     middle = [_median(walks) for walks in runs.values()]
-    return {"walks": [asdict(walked) for walked in middle], "costs": fit(middle)}
+    return {
+        "walks": [asdict(walked) for walked in middle],
+        "costs": fit(middle),
+        "parts": fit(middle, PARTS),
+    }
 
 
 def _median(walks: Sequence[Walked]) -> Walked:
     first = walks[0]
     seconds = {
-        step: float(np.median([walked.seconds[step] for walked in walks])) for step in DEPENDS
+        step: float(np.median([walked.seconds[step] for walked in walks]))
+        for step in (*DEPENDS, *PARTS)
     }
     waited = float(np.median([walked.waited for walked in walks]))
     return Walked(first.data, first.shard_bytes, first.counts, seconds, waited)

@@ -43,7 +43,8 @@ _RECORD_BYTES = 56
 
 _STEPS = {
     "find": "finding out what is done",
-    "read": "reading: decompressing, parsing",
+    "decompress": "opening and decompressing files",
+    "read": "parsing",
     "candles": "corrections, candles",
     "stage": "staging chunks",
 }
@@ -111,8 +112,10 @@ def steps_table(archive: Archive) -> str:
         "files": shards.files,
         "trades": shards.trades,
         "candles": shards.candles,
+        "bytes": shards.bytes,
     }
     seconds = {what: rates.seconds(step, counts).sum() for step, what in _STEPS.items()}
+    seconds[_STEPS["read"]] -= seconds[_STEPS["decompress"]]
     seconds["the runner, shard by shard"] = rates.shard_in_job * len(shards)
     seconds["committing"] = commit_seconds(shards, rates, Store()).sum()
     total = sum(seconds.values())
@@ -171,7 +174,7 @@ def shard_sizes_table(archive: Archive) -> str:
                 )
 
     head = (
-        "shards of", "shards a slot", "longest shard", "reading", "slots at work",
+        "shards of", "shards a slot", "longest shard", "reading", "slots at work while reading",
         "if whoever is free took the next", "committing", "whole run",
     )  # fmt: skip
     return table(head, rows())
@@ -217,7 +220,9 @@ def object_store_table(archive: Archive) -> str:
     text = (
         f"A worker makes {asked('file'):g} request a file ({FETCHED_AT_ONCE} of them at a time), "
         f"{asked('shard') - 1:g} a shard and 1 more when it is committed, {asked('market'):g} a "
-        f"market ({COMMITTED_AT_ONCE} markets at a time); every slot reads every manifest.\n\n"
+        f"market ({COMMITTED_AT_ONCE} markets at a time); every slot reads every manifest. "
+        f"Each takes {archive.rates.request_seconds * 1e3:.1f} ms of a core; how long its answer "
+        "takes stands above the column.\n\n"
     )
     return text + table(head, rows())
 

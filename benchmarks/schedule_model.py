@@ -38,6 +38,7 @@ class Rates:
 
     Attributes:
         costs: seconds of one core, by step and by what it grows with (`core_rates.DEPENDS`).
+        parts: the same of decompression, which is a part of reading (`core_rates.PARTS`).
         bytes_per_trade: of packed files.
         bytes_per_candle: of chunks.
         in_a_job: what a worker of a cluster takes, over the same work in one process.
@@ -47,9 +48,11 @@ class Rates:
         start: seconds of a job with next to nothing to do.
         worker_peak: bytes of memory that a worker holds at most.
         requests: rows of `s3_requests`.
+        request_seconds: seconds of a core that a request to an object store takes.
     """
 
     costs: Mapping[str, Mapping[str, float]]
+    parts: Mapping[str, Mapping[str, float]]
     bytes_per_trade: float
     bytes_per_candle: float
     in_a_job: float
@@ -59,6 +62,7 @@ class Rates:
     start: float
     worker_peak: float
     requests: Sequence[Mapping[str, Any]]
+    request_seconds: float
     about: str = ""
 
     @classmethod
@@ -68,8 +72,9 @@ class Rates:
 
     def seconds(self, step: str, counts: Mapping[str, Floats]) -> Floats:
         """Of one core in a worker, for each of what is counted."""
-        parts = [each * counts[name] for name, each in self.costs[step].items() if name in counts]
-        found: Floats = self.in_a_job * np.sum(parts, axis=0)
+        costs = {**self.costs, **self.parts}[step]
+        terms = [each * counts[name] for name, each in costs.items()]
+        found: Floats = self.in_a_job * np.sum(terms, axis=0)
         return found
 
     def asked(self, about: str) -> float:
@@ -155,6 +160,14 @@ class Store:
 
     latency: float = 0.0
 
+    def waits(self, requests: Floats) -> Floats:
+        """Seconds until the last of requests that are made one after the other is answered."""
+        return requests * self.latency
+
+    def works(self, requests: Floats, rates: Rates) -> Floats:
+        """Seconds of a core that requests take: none for a file system."""
+        return requests * (rates.request_seconds if self.latency else 0.0)
+
 
 def reading_seconds(shards: Shards, rates: Rates, store: Store) -> Floats:
     """What a slot takes for each shard, from finding out whether it is done to its chunk."""
@@ -170,10 +183,12 @@ def reading_seconds(shards: Shards, rates: Rates, store: Store) -> Floats:
         rest += rates.seconds(step, counts)
     # One request of a shard is made when its market is committed. The first files are waited for,
     # the others come while these are read.
-    alone = store.latency * (rates.asked("shard") - 1 + rates.asked("file"))
+    own, file = rates.asked("shard") - 1, rates.asked("file")
     later = np.ceil(shards.files / FETCHED_AT_ONCE) - 1
-    waits = store.latency * rates.asked("file") * later
-    found: Floats = np.maximum(fetched, waits) + rest + alone
+    worked = fetched + store.works(file * shards.files, rates)
+    alone = np.full(len(shards), own)
+    rest += store.works(alone, rates) + store.waits(alone + file)
+    found: Floats = np.maximum(worked, store.waits(file * later)) + rest
     return found
 
 
@@ -181,8 +196,9 @@ def commit_seconds(shards: Shards, rates: Rates, store: Store) -> Floats:
     """What a slot takes for each market, from its chunks to its committed files."""
     chunks = np.bincount(shards.market, minlength=len(shards.names)).astype(float)
     counts = {"markets": np.ones(len(chunks)), "shards": chunks, "records": shards.records}
-    worked = rates.seconds("commit", counts)
-    waits = store.latency * (rates.asked("market") + np.ceil(chunks / CHUNKS_AT_ONCE))
+    own = np.full(len(chunks), rates.asked("market"))
+    worked = rates.seconds("commit", counts) + store.works(own + chunks, rates)
+    waits = store.waits(own + np.ceil(chunks / CHUNKS_AT_ONCE))
     found: Floats = np.maximum(worked, waits / COMMITTED_AT_ONCE)
     return found
 

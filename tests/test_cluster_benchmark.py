@@ -21,7 +21,7 @@ from benchmarks.cluster_runs import (
     JobTimes,
     output_digest,
 )
-from benchmarks.core_rates import DEPENDS, Walked, fit, predicted
+from benchmarks.core_rates import PARTS, Walked, fit, predicted
 from benchmarks.plan_scale import Planning
 from benchmarks.process_watch import Usage
 from benchmarks.s3_requests import SHAPES, Kind, Shape, put_down
@@ -34,6 +34,7 @@ COSTS = {
     "stage": {"shards": 2e-4, "files": 0.0, "candles": 2e-7},
     "commit": {"markets": 2e-3, "shards": 1e-4, "records": 2e-7},
 }
+PART = {"decompress": {"files": 2e-5, "bytes": 3e-9}}
 NAMES = ("markets", "shards", "files", "trades", "candles", "records", "bytes", "chunk_bytes")
 COUNTED = (
     ("dense", 8 << 20, (5, 95, 3000, 92_000_000, 720_000, 720_000, 720_000_000, 75_000_000)),
@@ -49,14 +50,16 @@ def walks() -> list[Walked]:
     found = []
     for data, shard_bytes, values in COUNTED:
         counts = dict(zip(NAMES, values, strict=True))
-        seconds = {step: predicted({step: COSTS[step]}, counts) for step in DEPENDS}
+        seconds = {
+            step: predicted({step: cost}, counts) for step, cost in {**COSTS, **PART}.items()
+        }
         found.append(Walked(data, shard_bytes, counts, seconds, waited=0.5))
     return found
 
 
 def test_costs_are_found_again_from_what_they_come_to() -> None:
-    costs = fit(walks())
-    for step, each in COSTS.items():
+    costs = {**fit(walks()), **fit(walks(), PARTS)}
+    for step, each in {**COSTS, **PART}.items():
         assert costs[step] == pytest.approx(each, rel=1e-6, abs=1e-12)
 
 
@@ -115,11 +118,10 @@ def results() -> ClusterResults:
         shards = walks()[1].counts["shards"] - walks()[0].counts["shards"]
         found.add(MANY_SHARDS, ONE_SLOT, run(20.0, 2.0 + 1.5 * many + 2e-3 * shards, 1.0))
     found.planning["fresh"] = Planning({}, wall=50.0, peak=2 << 30, graph_bytes=40_000)
-    found.rates = {"walks": [vars(walked) for walked in walks()], "costs": COSTS}
-    found.requests = [
-        {"who": "worker", "operation": "GetObject", "about": "archive"}
-        | {"run": 0.0, "market": 0.0, "shard": 0.0, "file": 1.0}
-    ]
+    found.rates = {"walks": [vars(walked) for walked in walks()], "costs": COSTS, "parts": PART}
+    row = {"who": "worker", "operation": "GetObject", "about": "archive"}
+    grows = {"run": 0.0, "market": 0.0, "shard": 0.0, "file": 1.0}
+    found.requests = {"requests": [{**row, **grows}], "request_seconds": 0.0015}
     return found
 
 
@@ -147,6 +149,7 @@ def test_report_has_a_verdict_on_every_figure(results: ClusterResults) -> None:
     assert verdicts["plan and graph of 12 million files"] == ["50.0 s", "reached |"]
     assert verdicts["memory of its driver"] == ["2,048 MiB", "**missed** |"]
     assert "was not quiet" not in render(results)
+    assert any(line.startswith("| decompress | 20 | 0.003 |") for line in lines)
 
 
 def test_report_of_nothing_is_no_error() -> None:
@@ -162,8 +165,8 @@ def test_rates_of_the_model_are_what_was_measured(results: ClusterResults) -> No
     assert rates.shard_in_job == pytest.approx(2e-3)
     assert rates.java == pytest.approx(0.2)
     assert (rates.plan, rates.start, rates.worker_peak) == (50.0, 8.0, 400_000_000)
-    assert rates.asked("file") == 1
-    del results.requests[:]
+    assert (rates.asked("file"), rates.request_seconds) == (1, 0.0015)
+    results.requests.clear()
     assert results.model_rates("here") is None
 
 

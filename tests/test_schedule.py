@@ -43,6 +43,7 @@ RATES = Rates(
         "stage": {"shards": 2e-4, "files": 6e-5, "candles": 2e-7},
         "commit": {"markets": 2e-3, "shards": 1e-4, "records": 2e-7},
     },
+    parts={"decompress": {"files": 2e-5, "bytes": 2e-9}},
     bytes_per_trade=8.0,
     bytes_per_candle=105.0,
     in_a_job=1.25,
@@ -52,6 +53,7 @@ RATES = Rates(
     start=10.0,
     worker_peak=4e8,
     requests=REQUESTS,
+    request_seconds=1e-3,
     about="a day, a machine",
 )
 
@@ -182,9 +184,9 @@ def test_costs_are_those_of_what_is_counted() -> None:
     read = 4 * 6e-5 + 1e6 * 6e-8
     rest = 1e-4 + 4e-5 + 5e-5 + 6e-3 + 1.2e-5 + 2e-4 + 2.4e-4 + 4.8e-5
     assert reading_seconds(one, RATES, Store())[0] == pytest.approx(1.25 * (read + rest) + 1e-3)
-    # Three requests of its own, and the first file.
+    # Three requests of its own, and the first file, are waited for; all of them take work.
     waited = reading_seconds(one, RATES, Store(0.01))[0] - reading_seconds(one, RATES, Store())[0]
-    assert waited == pytest.approx(0.04)
+    assert waited == pytest.approx(0.04 + 7e-3)
     assert commit_seconds(one, RATES, Store())[0] == pytest.approx(1.25 * (2e-3 + 1e-4 + 6e-5))
     assert commit_seconds(one, RATES, Store(0.3))[0] == pytest.approx(0.3 * 10 / 3)
 
