@@ -83,6 +83,8 @@ def run() -> NoReturn:
     write, they write in a way that can be cut off anywhere.
     """
     code: object = 0
+    # What goes wrong with a connection is told in a line of ours, not by gRPC besides.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # What Beam logs about what it does is not for users; without a handler it would be shown.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
