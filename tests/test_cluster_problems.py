@@ -49,6 +49,13 @@ def test_every_sample_is_expected() -> None:
     assert {path.stem for path in SAMPLES.iterdir()} == set(EXPECTED)
 
 
+def test_pool_is_named_once_wherever_it_is_known() -> None:
+    pool = "localhost:50999"
+    for name in ("flink-no-pool", "flink-no-pool-message"):
+        text = (SAMPLES / f"{name}.txt").read_text(encoding="utf-8")
+        assert explain(text, pool).startswith(NO_POOL.format(f"at {pool} "))
+
+
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_what_was_really_said_is_told_in_one_line(name: str) -> None:
     text = (SAMPLES / f"{name}.txt").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from candlebeam.version import __version__
 _LONGEST = 300
 _BESIDE = "beside every TaskManager or executor"
 _POOL = f"start `python -m candlebeam.worker` {_BESIDE}"
+_NO_POOL = "no worker pool answers"
 _SAME = f"install candlebeam {__version__} {_BESIDE}, for the Python of its worker pool"
 #: How a line ends where nothing but another try is needed.
 AGAIN = "run this again to go on from what is done"
@@ -64,7 +65,7 @@ def _no_pool(found: re.Match[str]) -> str:
     # Java names a host as localhost/127.0.0.1.
     place = re.sub(r"/[\w.:]*(?=:\d+$)", "", found["place"])
     where = f"at {place} " if place else ""
-    return f"no worker pool answers {where}on the machine of a TaskManager or executor: {_POOL}"
+    return f"{_NO_POOL} {where}on the machine of a TaskManager or executor: {_POOL}"
 
 
 def _class_version(found: re.Match[str]) -> str:
@@ -241,14 +242,18 @@ _TYPES = re.compile(r"^(?:(?P<type>(?:[\w$]+\.)*[\w$]*(?:Error|Exception|Cancell
 _CHATTER = re.compile(r"SLF4J: |WARNING: |Picked up |Traceback |\[.*\] (?:WARN|INFO|DEBUG) |\s")
 
 
-def explain(text: str) -> str:
+def explain(text: str, pool: str = "") -> str:
     """One line, of at most 300 characters, for what is said of a job that failed.
 
     Args:
         text: an exception of Flink, Spark or Beam, or the end of a log, with all of its traces.
+        pool: the address of the job's worker pool, which not every trace of Java names.
     """
     known, line = _recognized(text)
-    return _shortened(known.found_in(line) if known else line)
+    told = known.found_in(line) if known else line
+    if pool:
+        told = told.replace(f"{_NO_POOL} on", f"{_NO_POOL} at {pool} on")
+    return _shortened(told)
 
 
 def is_hopeless(text: str) -> bool:

@@ -11,7 +11,7 @@ from candlebeam.io.staging import Staging
 
 #: States of a job that was cancelled, or has failed, while its tasks are being ended.
 _ENDING = ("CANCELLING", "FAILING")
-_ENDING_SECONDS = 60.0
+_ENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
 
 
@@ -32,7 +32,7 @@ def job_of(record: JobRecord) -> Job | None:
 
 
 def _settled(record: JobRecord) -> Job | None:
-    """`job_of`, once a job that is about to end has ended; it does not take long."""
+    """`job_of`, once a job that is about to end has ended; as a rule it does not take long."""
     deadline = time.monotonic() + _ENDING_SECONDS
     while True:
         job = job_of(record)
@@ -45,8 +45,9 @@ def refuse_while_running(staging: Staging, out: str) -> list[str]:
     """Makes sure that no job of an earlier command still writes an output.
 
     Returns:
-        Notes for the report. A cluster that does not answer is one: whatever of its job is left
-        over commits nothing once another run has begun (`io.staging.Staging.begin`).
+        Notes for the report. A cluster that does not answer is one, and a job that does not come
+        to its end is another: whatever is left over of it commits nothing once another run has
+        begun (`io.staging.Staging.begin`).
 
     Raises:
         CandlebeamError: a job runs.
@@ -61,6 +62,8 @@ def refuse_while_running(staging: Staging, out: str) -> list[str]:
         return [f"{name}, which was submitted before, cannot be asked for ({error})"]
     if job is None or job.ended:
         return []
+    if job.state in _ENDING:
+        return [f"{name}, which was submitted before, is still ending ({job.state.lower()})"]
     raise CandlebeamError(
         f"{out}: {name} is writing here (submitted {record.started} on {record.host}):"
         f" `candlebeam attach --out {out}` waits for its end"

@@ -115,6 +115,13 @@ class Target:
             check_spark_master(self._spark.spark_master_url)
 
     @property
+    def pool(self) -> str:
+        """The address of the worker pool; "" where workers come from elsewhere."""
+        if self._portable.environment_type != "EXTERNAL":
+            return ""
+        return self._portable.environment_config or ""
+
+    @property
     def retries(self) -> tuple[int, float]:
         """How often what was lost is submitted again, and how long to wait before that (s)."""
         given = _values(self.options, "number_of_execution_retries", "execution_retry_delay")
@@ -395,7 +402,7 @@ class _Watch:
         if state not in ("DONE", "DRAINED"):
             reason = self._reason(state)
             failed = _Loss if is_loss(reason) else CandlebeamError
-            raise failed(f"the job failed: {explain(reason)}")
+            raise failed(f"the job failed: {explain(reason, self._target.pool)}")
 
     def _state(self) -> str:
         try:
@@ -429,7 +436,7 @@ class _Watch:
                 ) from None
             return
         if reason and is_hopeless(reason):
-            raise CandlebeamError(f"the job cannot go on: {explain(reason)}")
+            raise CandlebeamError(f"the job cannot go on: {explain(reason, self._target.pool)}")
 
     def _reason(self, state: str) -> str:
         if self._target.master is not None and self._job is not None:
