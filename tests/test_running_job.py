@@ -42,7 +42,7 @@ def test_job_that_goes_on_keeps_others_away(
 ) -> None:
     note(staging, server.address)
     server.answers[f"GET /jobs/{JOB}"] = json_answer(job("backfill", 1, state))
-    with pytest.raises(CandlebeamError, match="out: job .* is writing here .*candlebeam attach"):
+    with pytest.raises(CandlebeamError, match=r"out: job .* is writing here .*candlebeam attach"):
         running_job.refuse_while_running(staging, "out")
 
 
