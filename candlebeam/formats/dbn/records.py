@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -39,6 +39,14 @@ class Choice(NamedTuple):
 
     from_ts: int | None = None
     seen: int = 0
+
+
+class Words(Protocol):
+    """Where records come from, as 64-bit words, piece by piece."""
+
+    def next_words(self, carry: Int64Array) -> Int64Array | None:
+        """The next piece behind `carry`, the unread end of the one before; None at the end."""
+        ...
 
 
 class Note(NamedTuple):
@@ -169,7 +177,7 @@ class DbnRecords:
         control[t.FREE_PAGE], control[t.FREE_PAGES], control[t.PAGE_BITS] = 0, pages, bits
         control[t.BATCH_ROWS] = self._batch_rows
 
-    def _walk(self, ahead: ReadAhead, kinds: Int64Array, lengths: Int64Array) -> Iterator[int]:
+    def _walk(self, ahead: Words, kinds: Int64Array, lengths: Int64Array) -> Iterator[int]:
         control, known = self._control, self._instruments
         self._left = 0
         words = ahead.next_words(np.empty(0, np.int64))
