@@ -87,7 +87,7 @@ class PlannedMarket:
         task: None if nothing is to be read.
         shards: of the task.
         error: why the market cannot be made; None if it can or needs not.
-        records: candles that are already there, if nothing is to be read.
+        records: candles that are already there, and stay but for the last.
         notes, late_files: for the report, if nothing is to be read.
     """
 
@@ -310,7 +310,8 @@ def _planned(
         late_files=late_files,
         rebuilt=base.rebuilt,
     )
-    return PlannedMarket(market, task, shards)
+    records = base.companion.records if base.companion else 0
+    return PlannedMarket(market, task, shards, records=records)
 
 
 def _has_grown(inventory: Inventory[F], file: ListedFile, seen: InputState) -> bool:

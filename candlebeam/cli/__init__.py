@@ -24,6 +24,8 @@ from candlebeam.cli.databento import databento
 from candlebeam.cli.export import export
 from candlebeam.cli.resample import resample
 from candlebeam.cli.running import INTERRUPTED
+from candlebeam.cli.status import status
+from candlebeam.cli.stream import stream
 from candlebeam.cli.validate import validate
 from candlebeam.errors import CandlebeamError, UsageError
 
@@ -72,6 +74,8 @@ for _command in (
     clear,
     databento,
     validate,
+    status,
+    stream,
 ):
     main.add_command(_command)
 
@@ -94,7 +98,7 @@ def run() -> NoReturn:
     except BaseException:  # noqa: BLE001  the process ends here, whatever it was
         traceback.print_exc()
         code = 1
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+            output.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))

@@ -260,7 +260,7 @@ def run_pack(paths: Sequence[str], out: str, symbol: str | None = None) -> PackR
     waiting = _Waiting()
     files: list[PackedFile] = []
     days: dict[_Day, PackedDay] = {}
-    with output_lock(out):
+    with output_lock(out, "agg2 pack"):
         for number, each in enumerate(inputs):
             files.append(_read(each, number, waiting, out, days))
             _write(waiting.take(False), out, days)

@@ -37,7 +37,7 @@ def run_attach(out: str, staging: str | None = None, progress: Progress | None =
     if record is None:
         raise CandlebeamError(f"{out}: no job of a cluster is writing here")
     started = time.monotonic()
-    with output_lock(out):
+    with output_lock(out, "attach"):
         work = Work(record.shards, record.bytes, record.markets)
         with (progress or Progress()).watching(folder, work):
             problem = _wait(record)

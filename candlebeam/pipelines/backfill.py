@@ -28,6 +28,7 @@ from candlebeam.outcome import AGAIN, FAILED, UP_TO_DATE, MarketOutcome
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.progress import Progress, Work
 from candlebeam.pipelines.quiet import without_warnings
+from candlebeam.pipelines.remembered import Memory
 from candlebeam.pipelines.report import Report
 from candlebeam.pipelines.runner_config import early_worker_count
 from candlebeam.pipelines.running_job import refuse_while_running
@@ -99,6 +100,10 @@ class BackfillRequest:
             raise UsageError(f"shard_bytes {self.shard_bytes}: expected 1 or more")
 
 
+class NothingFoundError(CandlebeamError):
+    """The archive has no market, or none that was asked for."""
+
+
 def run_backfill(request: BackfillRequest, progress: Progress | None = None) -> Report:
     """Makes the candle files of an archive's markets, or brings them up to date.
 
@@ -108,26 +113,27 @@ def run_backfill(request: BackfillRequest, progress: Progress | None = None) -> 
     """
     started = time.monotonic()
     # What cannot work is to be told at once, even if there is nothing to run it for.
-    way = _way_to_run(request, progress or Progress())
-    with _inventory(request) as inventory, output_lock(request.out):
-        report = _Backfill(request, inventory, progress or Progress(), way).run()
+    way = way_to_run(request, progress or Progress())
+    with open_inventory(request) as inventory, output_lock(request.out):
+        report = Backfill(request, inventory, progress or Progress(), way).run()
     report.seconds = time.monotonic() - started
     return report
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """How to run: Beam's options, and Flink or Spark if they are asked for."""
 
     options: PipelineOptions | None = None
     target: Target | None = None
 
 
-def _way_to_run(request: BackfillRequest, progress: Progress) -> _Way:
+def way_to_run(request: BackfillRequest, progress: Progress) -> Way:
+    """How to run, as the request has it; raises `CandlebeamError` where that cannot work."""
     if not (request.beam_arguments or request.runner_config):
         if request.detach:
             raise UsageError(_DETACH_WANTS)
         # Beam is imported later, while others work already.
-        return _Way()
+        return Way()
     with without_warnings():
         from candlebeam.pipelines.beam_options import beam_options
         from candlebeam.pipelines.runner import find_target
@@ -137,11 +143,11 @@ def _way_to_run(request: BackfillRequest, progress: Progress) -> _Way:
         raise UsageError(_DETACH_WANTS)
     if target is not None:
         target.check(progress.say)
-    return _Way(options, target)
+    return Way(options, target)
 
 
 @contextmanager
-def _inventory(request: BackfillRequest) -> Iterator[Inventory[Any]]:
+def open_inventory(request: BackfillRequest) -> Iterator[Inventory[Any]]:
     """What the request says is to be read."""
     if request.db is not None:
         with Catalog(request.db) as catalog:
@@ -152,14 +158,35 @@ def _inventory(request: BackfillRequest) -> Iterator[Inventory[Any]]:
         yield list_dbn(request.dbn)
 
 
-class _Backfill:
-    """One run."""
+class Backfill:
+    """One run, of a process that holds the lock of the output.
+
+    Args:
+        request: what to do.
+        inventory: what there is to read.
+        progress: is told how far it has come.
+        way: how to run.
+        memory: what is known from earlier runs.
+
+    Attributes:
+        at_work: whether there was something to do; what is interrupted then is to be resumed.
+        records_before: how many candles each market had that had something to do.
+    """
 
     def __init__(
-        self, request: BackfillRequest, inventory: Inventory[Any], progress: Progress, way: _Way
+        self,
+        request: BackfillRequest,
+        inventory: Inventory[Any],
+        progress: Progress,
+        way: Way,
+        memory: Memory | None = None,
     ) -> None:
-        self._request, self._inventory, self._progress = request, inventory, progress
+        self._memory = memory or Memory()
+        self._request, self._progress = request, progress
+        self._inventory = self._memory.watched(inventory)
         self._way = way
+        self.at_work = False
+        self.records_before: dict[Market, int] = {}
         self._run = uuid.uuid4().hex
         self._out = absolute(request.out)
         self._staging = staging_of(request.out, request.staging)
@@ -171,6 +198,9 @@ class _Backfill:
             rebuild_late=request.late == "rebuild",
             rejects=absolute(request.rejects) if request.rejects else "",
         )
+        usual = self._plan_options
+        self._from_scratch = usual if request.force else replace(usual, force=True)
+        self._going_on = replace(usual, force=False) if request.force else usual
         self._outcomes: dict[Market, MarketOutcome] = {}
 
     def run(self) -> Report:
@@ -178,7 +208,7 @@ class _Backfill:
         inventory = self._inventory
         markets = inventory.markets(request.collector, request.exchange, request.symbol)
         if not markets:
-            raise CandlebeamError(
+            raise NothingFoundError(
                 "; ".join(
                     [
                         f"{inventory.path}: {self._nothing_found()}",
@@ -190,15 +220,14 @@ class _Backfill:
         notes = refuse_while_running(self._staging, self._out)
         self._staging.begin(self._run)
         recovered = self._recover(markets)
-        planned = self._round(markets, self._plan_options)
+        planned = self._round(markets, force=request.force)
         if request.detach and planned:
             done = [self._outcomes[m] for m in markets if m in self._outcomes]
             return Report(done, [*notes, *inventory.notes], list(inventory.problems), job=self._job)
         again = [market for market in planned if self._outcomes[market].status == AGAIN]
         if again:
             first = {market: self._outcomes[market] for market in again}
-            from_scratch = replace(self._plan_options, force=True)
-            self._round({market: markets[market] for market in again}, from_scratch)
+            self._round({market: markets[market] for market in again}, force=True)
             for market in again:
                 self._outcomes[market].notes[:0] = first[market].notes
         for market, ended in recovered.items():
@@ -230,17 +259,24 @@ class _Backfill:
                 done[market] = recover(paths)
         return done
 
-    def _round(self, markets: dict[Market, Any], options: PlanOptions) -> list[Market]:
+    def _round(self, markets: dict[Market, Any], *, force: bool) -> list[Market]:
         """Plans the markets and makes those that need it, which are returned."""
         self._staging.prepare()
         plan = self._staging.write_plan()
         planned: list[Market] = []
         shards = size = 0
-        if not options.force:
-            options.output.look_ahead(markets)
-            self._inventory.look_ahead(os.path.join(*i) for i in options.output.last_inputs())
+        if not force:
+            output = self._going_on.output
+            output.look_ahead(markets)
+            self._inventory.look_ahead(os.path.join(*i) for i in output.last_inputs())
         unneeded: list[Market] = []
         for market, listed in markets.items():
+            known = self._memory.known(market, listed)
+            if known is not None:
+                self._outcomes[market] = known
+                continue
+            anew = self._memory.from_scratch(market, asked=force)
+            options = self._from_scratch if anew else self._going_on
             found = plan_market(self._inventory, market, listed, options)
             if found.task is None:
                 self._outcomes[market] = _without_task(found)
@@ -248,12 +284,14 @@ class _Backfill:
                     unneeded.append(market)
                 continue
             plan.add(found.task, found.shards)
+            self.records_before.setdefault(market, found.records)
             planned.append(market)
             shards += len(found.shards)
             size += sum(shard.bytes for shard in found.shards)
         self._staging.remove_chunks(*unneeded)
         manifests = plan.close()
         if planned:
+            self.at_work = True
             self._work = Work(shards, size, len(planned))
             with (
                 cancellable(self._run),

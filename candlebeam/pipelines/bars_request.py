@@ -119,7 +119,7 @@ class BarsRequest(Generic[O_co]):
             noun: what an item is, for the report.
         """
         to = self.options.to
-        with output_lock(to):
+        with output_lock(to, "bars"):
             outcomes = run_each(
                 items,
                 partial(function, options=self.options),

@@ -27,7 +27,7 @@ def clear_market(out: str, market: Market) -> list[str]:
     if not any(os.path.exists(path) for path in (paths.companion, paths.records)):
         raise CandlebeamError(f"{out}: no candles of {market}: {paths.records} is not there")
     removed = []
-    with output_lock(out):
+    with output_lock(out, "clear"):
         for path in (paths.journal, paths.companion, paths.records, *paths.unfinished):
             if os.path.exists(path):
                 remove(path)

@@ -66,26 +66,31 @@ def summary_lines(report: Report) -> list[str]:
 
 def problem_lines(report: Report, request: BackfillRequest | None) -> list[str]:
     """What the user should know besides, one line each."""
-    lines = [*report.notes, *shortened(report.problems, "problems")]
-    lines += shortened([f"{m.market}: {note}" for m in report.markets for note in m.notes], "notes")
-    damaged = [f"{d['path']}: {d['damage']}" for m in report.markets for d in m.damaged]
-    lines += shortened(damaged, "damaged files")
-    missing = [
-        f"{path}: missing" for m in report.markets if m.status != FAILED for path in m.missing
-    ]
-    lines += shortened(missing, "missing files")
-    lines += shortened(
-        [_late(m, request) for m in report.markets if m.late_trades or m.late_files],
-        "markets with late input",
-    )
-    lines += shortened(
-        [f"{m.market}: failed: {m.error}" for m in report.markets if m.status == FAILED],
-        "failed markets",
-    )
+    lines = list(report.notes)
+    for name, found in problems_by_kind(report, request).items():
+        lines += shortened(found, name)
     return lines
 
 
-def _late(outcome: MarketOutcome, request: BackfillRequest | None) -> str:
+def problems_by_kind(report: Report, request: BackfillRequest | None) -> dict[str, list[str]]:
+    """All that the user should know, a line each, by the name of its kind."""
+    markets = report.markets
+    return {
+        "problems": list(report.problems),
+        "notes": [f"{m.market}: {note}" for m in markets for note in m.notes],
+        "damaged files": [f"{d['path']}: {d['damage']}" for m in markets for d in m.damaged],
+        "missing files": [
+            f"{path}: missing" for m in markets if m.status != FAILED for path in m.missing
+        ],
+        "markets with late input": [
+            late_line(m, request) for m in markets if m.late_trades or m.late_files
+        ],
+        "failed markets": [f"{m.market}: failed: {m.error}" for m in markets if m.status == FAILED],
+    }
+
+
+def late_line(outcome: MarketOutcome, request: BackfillRequest | None) -> str:
+    """What of its input came too late for a market, and how to bring it in."""
     what = []
     if outcome.late_trades:
         what.append(counted(outcome.late_trades, "late trade"))
@@ -93,10 +98,15 @@ def _late(outcome: MarketOutcome, request: BackfillRequest | None) -> str:
         what.append(f"{counted(outcome.late_files, 'file')} indexed late")
     if request is None:
         return f"{outcome.market}: not in it: {' and '.join(what)}; --force brings all of it in"
-    collector, exchange, symbol = outcome.market.split("/", 2)
-    filters = ["--collector", collector, "--exchange", exchange, "--symbol", symbol]
-    command = shlex.join([*_command(request), *filters, "--force"])
+    command = late_command(outcome.market, request)
     return f"{outcome.market}: not in it: {' and '.join(what)}; to bring all of it in: {command}"
+
+
+def late_command(market: str, request: BackfillRequest) -> str:
+    """The command that makes a market again from all its inputs."""
+    collector, exchange, symbol = market.split("/", 2)
+    filters = ["--collector", collector, "--exchange", exchange, "--symbol", symbol]
+    return shlex.join([*_command(request), *filters, "--force"])
 
 
 def _command(request: BackfillRequest) -> list[str]:

@@ -94,7 +94,7 @@ def fetch_planned(
         return report
     folder = os.path.dirname((plan.here or [plan.fetch[0].file])[0].folder)
     _make_folder(folder)
-    with output_lock(folder):
+    with output_lock(folder, "databento fetch"):
         for folder in {planned.file.folder for planned in plan.fetch}:
             _clear(folder)
         for done, planned in enumerate(plan.fetch):

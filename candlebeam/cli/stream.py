@@ -1,0 +1,151 @@
+"""`stream`: candle files that grow with an archive."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from candlebeam.cli.running import Interruption, ManyValues, market_filters
+from candlebeam.errors import UsageError
+
+
+@click.command(cls=ManyValues, context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--root", "roots", multiple=True, type=click.Path(), metavar="DIR",
+    help="The archive of trade logs to follow; may be given again.",
+)  # fmt: skip
+@click.option("--out", required=True, type=click.Path(), help="The folder of the candle files.")
+@market_filters
+@click.option("--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day.")
+@click.option(
+    "--lateness", default="10m", show_default=True, metavar="DURATION",
+    help="How long after the end of a candle its trades still count.",
+)  # fmt: skip
+@click.option(
+    "--idle", default="5s", show_default=True, metavar="DURATION",
+    help="A market that gives nothing for so long is quiet: its candles close by the clock.",
+)  # fmt: skip
+@click.option("--no-corrections", is_flag=True, help="Take the trades as they were recorded.")
+@click.option(
+    "--correction", "corrections", multiple=True, metavar="NAME",
+    help="Apply only this correction; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--liquidations", type=click.Choice(["separate", "included"]), default="separate",
+    show_default=True, help="Count liquidations apart, or in prices and volumes as well.",
+)  # fmt: skip
+@click.option(
+    "--price-scale", default="auto", show_default=True, metavar="auto|N",
+    help="Stored prices are times N, a power of ten; auto chooses it a market.",
+)  # fmt: skip
+@click.option(
+    "--clock", "clock_text", metavar="TIME,SPEED|@FILE",
+    help="Replay what is past: the time to begin at, and how much faster it goes; or a file that"
+    " tells the time, in ms since 1970.",
+)  # fmt: skip
+@click.option("--staging", type=click.Path(), help="Keep what is noted on the way here.")
+@click.option("--runner-config", type=click.Path(), help="A file with Beam options.")
+@click.option(
+    "--detach", is_flag=True, help="Return once the cluster has the job; it goes on without end."
+)
+@click.argument("beam_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM_OPTION]...")
+def stream(
+    out: str,
+    roots: tuple[str, ...],
+    timeframe: str,
+    lateness: str,
+    idle: str,
+    no_corrections: bool,
+    corrections: tuple[str, ...],
+    liquidations: str,
+    price_scale: str,
+    clock_text: str | None,
+    **options: Any,
+) -> None:
+    """Follow an archive that grows: candles are written as they close.
+
+    Runs on Flink, inside this process or on a cluster, until Ctrl-C. It begins where the candles
+    that are there end, and a backfill goes on where it has ended. Trades that come after their
+    candle has closed change it, up to --lateness after its end; later ones are counted, and kept
+    in a file SYMBOL.late beside the candles.
+    """
+    from candlebeam.kernels import on_compile
+    from candlebeam.model import Timeframe
+    from candlebeam.pipelines.follow import parse_duration
+    from candlebeam.pipelines.stream import StreamRequest, run_stream
+    from candlebeam.rules.corrections import CORRECTIONS
+    from candlebeam.rules.price_scale import PriceScale
+    from candlebeam.settings import CandleSettings
+
+    if no_corrections and corrections:
+        raise UsageError("--no-corrections and --correction: expected one of them")
+    settings = CandleSettings(
+        timeframe=Timeframe.parse(timeframe),
+        corrections=corrections or (() if no_corrections else tuple(CORRECTIONS)),
+        liquidations=liquidations,
+        price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
+    )
+    request = StreamRequest(
+        out=out,
+        roots=roots,
+        settings=settings,
+        lateness_ms=round(parse_duration(lateness) * 1000),
+        idle_ms=round(parse_duration(idle) * 1000),
+        clock=_clock(clock_text),
+        **options,
+    )
+    _lines_of_the_stream()
+    on_compile(_say)
+    with Interruption() as interruption:
+        try:
+            job = run_stream(request, _say)
+        except BaseException:
+            if not interruption.asked:
+                raise
+            _say("ended; `stream` or `backfill` goes on from here")
+            sys.exit(0)
+    if job is not None:
+        click.echo(f"job {job.job_id} at {job.master} follows {', '.join(roots)}")
+
+
+def _clock(text: str | None) -> Any:
+    import time
+    from datetime import datetime, timezone
+
+    from candlebeam.feeds.clock import Clock
+    from candlebeam.storage import absolute
+
+    if text is None:
+        return Clock()
+    if text.startswith("@"):
+        return Clock(path=absolute(text[1:]))
+    moment, _, speed = text.partition(",")
+    try:
+        begin = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+        if begin.tzinfo is None:
+            begin = begin.replace(tzinfo=timezone.utc)
+        clock = Clock(int(begin.timestamp() * 1000), time.time(), float(speed or 1))
+    except ValueError:
+        raise UsageError(f"--clock {text}: expected TIME,SPEED, as 2024-03-01T00:00Z,60") from None
+    if not clock.speed > 0:
+        raise UsageError(f"--clock {text}: expected a speed above 0")
+    return clock
+
+
+def _say(line: str) -> None:
+    click.echo(f"candlebeam: {line}", err=True)
+
+
+def _lines_of_the_stream() -> None:
+    """Shows what the stream says while it runs, where its workers are in this process."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _say(record.getMessage())
+
+    logger = logging.getLogger("candlebeam")
+    logger.addHandler(Lines())
+    logger.propagate = False

@@ -1,0 +1,193 @@
+"""The stream: from an archive that grows to candle files that grow with it, without end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from candlebeam.cluster.job_record import JobRecord
+from candlebeam.errors import UsageError
+from candlebeam.feeds.clock import Clock
+from candlebeam.pipelines.backfill import staging_of
+from candlebeam.pipelines.lock import output_lock
+from candlebeam.pipelines.quiet import without_warnings
+from candlebeam.pipelines.running_job import refuse_while_running
+from candlebeam.settings import CandleSettings
+from candlebeam.storage import absolute
+from candlebeam.version import __version__
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from candlebeam.cluster.flink_master import Job
+    from candlebeam.io.follow_trade_logs import FollowOptions
+    from candlebeam.pipelines.submitted import Target
+
+_NEEDS_FLINK = (
+    "a stream runs on Flink: use --runner-config runner_configs/flink-stream.yaml; where there is"
+    " no Java, `candlebeam backfill --follow` stays up to date in process"
+)
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """What to do.
+
+    Attributes:
+        out: the output root.
+        roots: the archives to follow.
+        settings: what the candles are made of.
+        lateness_ms: how long after the end of a candle its trades still count, of event time.
+        idle_ms: event time after which a market that gives nothing is taken to be quiet.
+        poll_s: how long to wait when nothing is new.
+        walk_s: how often to look for new files.
+        clock: tells event time.
+        collector, exchange, symbol: filters; None takes all.
+        staging: a folder for what is kept on the way; inside the output root by default.
+        runner_config: a file with Beam options.
+        beam_arguments: Beam options, which count more than those of the file.
+        detach: returns once a Flink cluster has the job.
+    """
+
+    out: str
+    roots: tuple[str, ...] = ()
+    settings: CandleSettings = field(default_factory=CandleSettings)
+    lateness_ms: int = 600_000
+    idle_ms: int = 5_000
+    poll_s: float = 0.2
+    walk_s: float = 1.0
+    clock: Clock = Clock()
+    collector: str | None = None
+    exchange: str | None = None
+    symbol: str | None = None
+    staging: str | None = None
+    runner_config: str | None = None
+    beam_arguments: tuple[str, ...] = ()
+    detach: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.roots:
+            raise UsageError("expected --root, the archive to follow")
+        if self.lateness_ms < 0 or self.idle_ms < 0:
+            raise UsageError("--lateness and --idle: expected a time that is not below 0")
+
+
+def run_stream(request: StreamRequest, say: Callable[[str], None] = print) -> JobRecord | None:
+    """Follows archives until it is interrupted, or the job ends.
+
+    Args:
+        say: called with lines for the user.
+
+    Returns:
+        The job, if it was detached.
+
+    Raises:
+        CandlebeamError: it could not begin, or could not go on.
+    """
+    with without_warnings():
+        from apache_beam.options.pipeline_options import StandardOptions
+
+        from candlebeam.pipelines.beam_options import beam_options
+        from candlebeam.pipelines.runner import find_target
+    if not (request.beam_arguments or request.runner_config):
+        raise UsageError(_NEEDS_FLINK)
+    options = beam_options(list(request.beam_arguments), request.runner_config)
+    target = find_target(options)
+    if target is None or not target.is_flink:
+        raise UsageError(_NEEDS_FLINK)
+    if request.detach and target.master is None:
+        raise UsageError("--detach is for a Flink cluster: expected a master")
+    options.view_as(StandardOptions).streaming = True
+    target.check(say)
+    with output_lock(request.out, "stream"):
+        return _Stream(request, options, target, say).run()
+
+
+class _Stream:
+    """One run."""
+
+    def __init__(
+        self,
+        request: StreamRequest,
+        options: PipelineOptions,
+        target: Target,
+        say: Callable[[str], None],
+    ) -> None:
+        self._request, self._options, self._target = request, options, target
+        self._say = say
+        self._run = uuid.uuid4().hex
+        self._out = absolute(request.out)
+        self._staging = staging_of(request.out, request.staging)
+        self._job: JobRecord | None = None
+
+    def run(self) -> JobRecord | None:
+        from candlebeam.pipelines.runner import run_pipeline
+        from candlebeam.pipelines.stream_flow import StreamOptions, build_stream
+
+        request = self._request
+        for note in refuse_while_running(self._staging, self._out):
+            self._say(note)
+        self._staging.begin(self._run)
+        follow = self._follow()
+        # Every task of the source ticks.
+        flow = StreamOptions(
+            follow,
+            self._out,
+            tick_ms=round(request.poll_s * 1000 * follow.readers),
+            elsewhere=self._target.master is not None,
+        )
+        run_pipeline(
+            self._options,
+            lambda pipeline: build_stream(pipeline, flow),
+            target=self._target,
+            name=f"candlebeam-stream-{self._run}",
+            on_job=self._note_job,
+            detach=request.detach,
+            say=self._say,
+        )
+        return self._job if request.detach else None
+
+    def _follow(self) -> FollowOptions:
+        from apache_beam.options.pipeline_options import FlinkRunnerOptions
+
+        from candlebeam.io.follow_trade_logs import FollowOptions
+
+        request = self._request
+        parallelism = self._options.view_as(FlinkRunnerOptions).parallelism
+        return FollowOptions(
+            roots=tuple(absolute(root) for root in request.roots),
+            out=self._out,
+            settings=request.settings,
+            lateness_ms=request.lateness_ms,
+            readers=max(int(parallelism or 1), 1),
+            walk_s=request.walk_s,
+            idle_ms=request.idle_ms,
+            clock=request.clock,
+            collector=request.collector,
+            exchange=request.exchange,
+            symbol=request.symbol,
+        )
+
+    def _note_job(self, job: Job) -> None:
+        master = self._target.master
+        assert master is not None
+        self._job = JobRecord(
+            run=self._run,
+            runner="FlinkRunner",
+            master=master.url,
+            job_name=job.name,
+            job_id=job.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            shards=0,
+            bytes=0,
+            markets=0,
+            version=__version__,
+        )
+        self._staging.write_job(self._job.encode())

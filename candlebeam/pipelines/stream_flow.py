@@ -1,0 +1,73 @@
+"""The graph of a stream: the transforms of the backfill, over a source without end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.io.flink.flink_streaming_impulse_source import FlinkStreamingImpulseSource
+
+from candlebeam.feeds.trade_logs import Piece
+from candlebeam.io.check_workers import CheckWorkers
+from candlebeam.io.commit_live import CommitCandles
+from candlebeam.io.follow_trade_logs import FollowOptions, FollowTradeLogs
+from candlebeam.model import CandleBlock, Market
+from candlebeam.rules.open_candles import MarketUpdate
+from candlebeam.transforms.candles import TradesToCandles
+from candlebeam.transforms.correct import CorrectTrades
+from candlebeam.transforms.live import CloseCandles
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """What the workers have to know.
+
+    Attributes:
+        follow: what to read, and what the candles are made of.
+        out: the output root.
+        tick_ms: how often to look for what is new.
+        elsewhere: whether workers are processes that this one has not started.
+    """
+
+    follow: FollowOptions
+    out: str
+    tick_ms: int = 200
+    elsewhere: bool = False
+
+
+def build_stream(pipeline: beam.Pipeline, options: StreamOptions) -> pvalue.PCollection:
+    """Adds a stream to a pipeline.
+
+    Returns:
+        A PCollection of (`Market`, ms up to where its candles are committed).
+    """
+    settings = options.follow.settings
+    readers = [str(number) for number in range(options.follow.readers)]
+    return (
+        pipeline
+        | "Ticks" >> FlinkStreamingImpulseSource().set_interval_ms(options.tick_ms)
+        | "Readers" >> beam.FlatMap(lambda _: readers).with_output_types(str)
+        | "CheckWorkers" >> CheckWorkers(elsewhere=options.elsewhere, streaming=True)
+        | "ByNumber" >> beam.Map(lambda number: (number, "")).with_output_types(tuple[str, str])
+        | "FollowTradeLogs" >> FollowTradeLogs(options.follow)
+        | "CorrectTrades" >> CorrectTrades(corrections=settings.corrections)
+        | "TradesToCandles"
+        >> TradesToCandles(
+            timeframe=settings.timeframe, include_liquidations=settings.include_liquidations
+        )
+        | "Updates" >> beam.Map(_update).with_output_types(tuple[Market, MarketUpdate])
+        | "CloseCandles"
+        >> CloseCandles(
+            timeframe=settings.timeframe,
+            lateness_ms=options.follow.lateness_ms,
+            price_scale=settings.price_scale,
+        )
+        | "CommitCandles" >> CommitCandles(options.out, settings)
+    )
+
+
+def _update(element: tuple[Piece, CandleBlock]) -> tuple[Market, MarketUpdate]:
+    piece, block = element
+    update = MarketUpdate(block, piece.mark, piece.watermark, piece.late, piece.base)
+    return block.market, update
