@@ -4,6 +4,7 @@
 # make check   ruff and mypy alone
 # make bench   build the benchmark's data once, then time candlebeam beside its peers
 # make bench-cluster   time it on Flink clusters of this machine, and what a large run is made of
+# make bench-stream   stream at a rate: whether it keeps up, how soon candles are there
 # make lock    resolve requirements/*.lock anew (LOCK_ARGS= keeps the pins that still fit)
 # make dist    build the sdist and the wheel into dist/
 # make clean   remove what make made, except the benchmark's data
@@ -31,7 +32,7 @@ FROM_LOCK := $(INSTALL) --only-binary :all: --require-hashes
 COMPILE = $(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--only-binary :all: --no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
-.PHONY: test check demo cluster-demo bench dist lock clean
+.PHONY: test check demo cluster-demo bench bench-cluster bench-stream dist lock clean
 
 test: check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -65,6 +66,9 @@ bench: $(BENCH_READY)
 # In the environment of the gate, which has an object store to count requests to.
 bench-cluster: $(READY)
 	$(BIN)/python -m benchmarks.cluster $(BENCH_ARGS)
+
+bench-stream: $(READY)
+	$(BIN)/python -m benchmarks.stream $(BENCH_ARGS)
 
 $(READY): pyproject.toml requirements/dev.lock
 	@command -v "$(PYTHON)" >/dev/null || { echo "make: no $(PYTHON) here; say which Python: make PYTHON=python3.12" >&2; exit 1; }

@@ -46,6 +46,12 @@ class Driver:
         arguments = ("attach", "--out", work.out, "--report", work.report)
         return cls(work.folder / "attached", arguments)
 
+    @classmethod
+    def stream(cls, work: Workspace, *options: object) -> Driver:
+        """A stream of the archive of a workspace to its output."""
+        arguments = ("stream", "--root", work.archive, "--out", work.out, *options)
+        return cls(work.folder / "streamed", arguments)
+
     def __enter__(self) -> Self:
         with (self._folder / "stdout").open("w") as out, (self._folder / "stderr").open("w") as err:
             self.process = subprocess.Popen(

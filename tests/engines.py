@@ -53,6 +53,24 @@ def embedded_flink() -> list[object]:
     ]
 
 
+def embedded_stream() -> list[object]:
+    """Options that run a stream on Flink inside its job server."""
+    return [
+        *("--runner-config", CONFIGS / "flink-stream.yaml"),
+        f"--flink_job_server_jar={jars.flink_job_server()}",
+    ]
+
+
+def stream_on_flink(cluster: FlinkCluster) -> list[object]:
+    """Options that submit a stream to a cluster."""
+    return [
+        *embedded_stream(),
+        f"--flink_master={cluster.master}",
+        "--environment_type=EXTERNAL",
+        f"--environment_config={cluster.pool}",
+    ]
+
+
 def on_flink(cluster: FlinkCluster) -> list[object]:
     """Options that submit a pipeline to a cluster."""
     return [

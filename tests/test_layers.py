@@ -32,6 +32,7 @@ LAYERS = (
     ("catalog", "listings"),
     ("shards",),
     ("plan",),
+    ("feeds",),
     ("transforms", "io"),
     ("cluster",),
     ("pipelines", "worker"),

@@ -48,9 +48,9 @@ def is_reaped(pid: int) -> bool:
     return False
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Waits as long as tests wait for anything."""
-    end = time.monotonic() + PATIENCE
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Waits, as a rule as long as tests wait for anything."""
+    end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"waited in vain until {what}"
         time.sleep(0.05)

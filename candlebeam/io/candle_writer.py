@@ -4,8 +4,9 @@ A pair is made new in one of three ways.
 
 - A first one: the candles are written beside their place, forced to disk and renamed; then the
   companion, which makes them count.
-- One that grows: new records go behind the old ones, where no reader looks. If the old last record
-  changes as well, a journal decides it first. Then the companion is replaced.
+- One that grows: new records go behind the old ones, where no reader looks. If old records change
+  as well, the last or, in a stream, more of them, a journal decides it first. Then the companion is
+  replaced.
 - One that is written anew: the candles are written beside their place, a journal decides, both
   files are replaced.
 
@@ -134,7 +135,7 @@ def append(
         companion: gives the new companion, once all records have been taken.
     """
     if not storage_of(paths.stem).is_local:
-        write_anew(paths, chain(_closed_records(paths, old), records), size, companion)
+        write_anew(paths, chain(_stored_records(paths, old.records - 1), records), size, companion)
         return
     tail = b""
 
@@ -159,11 +160,41 @@ def append(
         _decide(paths, Journal(companion(), tail, offset))
 
 
-def _closed_records(paths: CandlePaths, old: Companion) -> Iterator[Placed]:
-    """The candles that are there, but for the last."""
+def overwrite(
+    paths: CandlePaths, old: Companion, place: int, records: Records, companion: Companion
+) -> None:
+    """Commits a pair whose last candles are others from a place on, and maybe more; the same scale.
+
+    Args:
+        old: the companion of the pair that is there.
+        place: of the first of the records, from the start of the file; at most `old.records`.
+        records: all candles from there on.
+        companion: the new one.
+    """
+    size = companion.size
+    if not storage_of(paths.stem).is_local:
+        kept = _stored_records(paths, place)
+        write_anew(paths, chain(kept, [(place, records)]), size, lambda: companion)
+        return
+    inside, behind = records[: old.records - place], records[old.records - place :]
+    offset = place * RECORD_DTYPE.itemsize
+    with open(paths.records, "r+b") as file:
+        is_changed = os.pread(file.fileno(), inside.nbytes, offset) != inside.tobytes()
+        if len(behind):
+            _write_records(file.fileno(), [(old.records, behind)])
+            file.truncate(size)
+            os.fsync(file.fileno())
+    if is_changed:
+        _decide(paths, Journal(companion, inside.tobytes(), offset))
+    elif companion != old:
+        _put(paths, paths.companion, companion.encode())
+
+
+def _stored_records(paths: CandlePaths, count: int) -> Iterator[Placed]:
+    """The first candles that are there."""
     with storage_of(paths.stem).fetched([paths.records]) as (path,), open(path, "rb") as file:
-        for place in range(0, old.records - 1, _COPIED_RECORDS):
-            length = min(_COPIED_RECORDS, old.records - 1 - place)
+        for place in range(0, count, _COPIED_RECORDS):
+            length = min(_COPIED_RECORDS, count - place)
             yield place, np.fromfile(file, RECORD_DTYPE, length)
 
 

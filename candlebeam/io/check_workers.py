@@ -21,21 +21,23 @@ class CheckWorkers(beam.PTransform):
     Args:
         elsewhere: whether workers are processes that this one has not started. If not, nothing is
             done.
+        streaming: whether there is no end of elements. Then who uses them has to see to it that
+            another stage begins: by a state, say.
     """
 
-    def __init__(self, *, elsewhere: bool) -> None:
+    def __init__(self, *, elsewhere: bool, streaming: bool = False) -> None:
         super().__init__()
-        self._elsewhere = elsewhere
+        self._elsewhere, self._streaming = elsewhere, streaming
 
     def expand(self, elements: pvalue.PCollection) -> pvalue.PCollection:
         if not self._elsewhere:
             return elements
-        return (
-            elements
-            | "SameVersion" >> beam.Map(_checked, __version__).with_output_types(tuple[str, str])
-            | "InAStageOfItsOwn" >> beam.GroupByKey()
-            | "Elements" >> beam.Keys().with_output_types(str)
+        checked = elements | "SameVersion" >> beam.Map(_checked, __version__).with_output_types(
+            tuple[str, str]
         )
+        if not self._streaming:
+            checked |= "InAStageOfItsOwn" >> beam.GroupByKey()
+        return checked | "Elements" >> beam.Keys().with_output_types(str)
 
 
 def _checked(element: str, version: str) -> tuple[str, str]:

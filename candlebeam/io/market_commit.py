@@ -17,15 +17,15 @@ from candlebeam.formats.candles.companion import (
     ResumeState,
     read_companion,
 )
-from candlebeam.formats.candles.records import RECORD_DTYPE, encode_candles
+from candlebeam.formats.candles.records import encode_candles
 from candlebeam.formats.chunk_file import ChunkFile
 from candlebeam.io.candle_writer import Placed, append, recover, write_anew
 from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCandles
+from candlebeam.io.rescaled import rescaled
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, FileOutcome, Records
 from candlebeam.outcome import AGAIN, EMPTY, MarketOutcome, is_missing
 from candlebeam.plan import MarketTask
-from candlebeam.rules.candles import empty_candles
-from candlebeam.rules.price_scale import PRICE_FIELDS, PriceScale, PriceState, price_state, restore
+from candlebeam.rules.price_scale import PriceScale, PriceState, price_state
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import storage_of
 from candlebeam.storage.durable import cannot_write
@@ -161,6 +161,8 @@ class _Commit:
                 pass
         elif old is None:
             write_anew(self._paths, records, companion.size, settled)
+            # Trades that came too late for a stream are in it now.
+            storage_of(self._paths.late).remove(self._paths.late)
         elif old.scale == scale:
             append(self._paths, old, records, companion.size, settled)
         else:
@@ -235,23 +237,9 @@ class _Commit:
 
     def _rescaled(self, old: Companion, scale: PriceScale) -> Iterator[Placed]:
         """The candles that are there, but for the last, at another scale."""
-        closed = old.records - 1
-        storage = storage_of(self._paths.stem)
-        with storage.fetched([self._paths.records]) as (path,), open(path, "rb") as file:
-            for place in range(0, closed, SPAN_CANDLES):
-                length = min(SPAN_CANDLES, closed - place)
-                stored = np.fromfile(file, RECORD_DTYPE, length)
-                prices = restore(stored, old.scale)
-                start_ts = old.start_ts + place * self._timeframe.ms
-                candles = empty_candles(start_ts, length, self._timeframe)
-                for column, name in enumerate(PRICE_FIELDS):
-                    candles[name] = prices[:, column]
-                candles["high"][stored["high"] == 0] = -np.inf
-                records, exact = encode_candles(self._block(candles), scale)
-                self._exact = self._exact and exact
-                for name in RECORD_DTYPE.names[len(PRICE_FIELDS) :]:  # type: ignore[index]
-                    records[name] = stored[name]
-                yield place, records
+        for place, records, exact in rescaled(self._paths, old, old.records - 1, scale):
+            self._exact = self._exact and exact
+            yield place, records
 
     def _new_tail(self) -> bytes:
         """What the inputs before the last start have given to the last candle."""

@@ -162,6 +162,25 @@ def restore(stored: Records, scale: PriceScale) -> Float64Array:
     return prices / scale.power if scale.multiplies else prices * scale.power
 
 
+def decimals_kept(stored: Int32Array, scale: PriceScale) -> int:
+    """The least decimals of a scale that prices can be had back from, if they can from this one.
+
+    Args:
+        stored: prices at `scale`; zeros are none.
+
+    >>> decimals_kept(np.array([1500, 0, 2000], np.int32), PriceScale(4))
+    2
+    """
+    decimals = scale.decimals
+    rest = stored[stored != 0]
+    if not len(rest):
+        return -MAX_DECIMALS
+    while decimals > -MAX_DECIMALS and not (rest % 10).any():
+        rest = rest // 10
+        decimals -= 1
+    return decimals
+
+
 def _floats(candles: Records) -> Float64Array:
     floats = for_kernels(np.ascontiguousarray(candles).view(np.float64))
     return floats.reshape(len(candles), len(BLOCK_DTYPE.names or ()))

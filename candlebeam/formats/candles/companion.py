@@ -235,6 +235,11 @@ class CandlePaths:
         """What they are."""
         return self.stem + ".json"
 
+    @property
+    def late(self) -> str:
+        """Trades that came too late for a stream, a line of JSON each."""
+        return self.stem + ".late"
+
     def hidden(self, suffix: str) -> str:
         """A file that only a commit uses, beside them."""
         folder, name = os.path.split(self.stem)

@@ -118,6 +118,7 @@ class TradeLogReader:
             `candlebeam.errors.Cancelled`.
         on_rejects: called with rejected rows as they are found, instead of keeping them in
             `rejects`; a file's rows may come in several calls. Implies `keep_rejects`.
+        text: gives the text of an open file, as `gzip_text.text_pieces` does, or a part of it.
 
     Attributes:
         outcomes: what became of each file, in order; complete once the iteration has ended.
@@ -138,6 +139,7 @@ class TradeLogReader:
         window: int = WINDOW,
         cancelled: Callable[[], bool] | None = None,
         on_rejects: Callable[[FileRejects], None] | None = None,
+        text: Callable[[int, int, str], Iterator[bytes]] = text_pieces,
     ) -> None:
         if batch_trades < 1 or window < 1:
             raise ValueError(
@@ -152,6 +154,7 @@ class TradeLogReader:
         self._window = window
         self._cancelled = cancelled
         self._on_rejects = on_rejects
+        self._text = text
         self._buffer: Uint8Array = np.zeros(window + PIECE + WORD_PAD, np.uint8)
         self._view = self._buffer.data
         self._end = 0
@@ -191,7 +194,7 @@ class TradeLogReader:
         if opened.descriptor >= 0:
             name = opened.read_path or file.path
             try:
-                for piece in text_pieces(opened.descriptor, opened.size, name):
+                for piece in self._text(opened.descriptor, opened.size, name):
                     self._append(piece)
                     if self._end >= self._window:
                         self._texts[len(self._files) - 1, rows.END] = self._end

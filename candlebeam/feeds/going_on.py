@@ -1,0 +1,105 @@
+"""Candles that a stream goes on from: whether it can, and what it takes over from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from candlebeam.errors import CandlebeamError
+from candlebeam.formats.candles.companion import CandlePaths, Companion, ResumeState
+from candlebeam.formats.candles.kept_decimals import stored_decimals_kept
+from candlebeam.formats.candles.records import RECORD_DTYPE
+from candlebeam.model import Market, TradeBatch
+from candlebeam.rules.candles import empty_candles
+from candlebeam.rules.open_candles import ROUNDED, Base
+from candlebeam.rules.price_scale import PRICE_FIELDS, restore
+from candlebeam.settings import CandleSettings
+from candlebeam.storage import storage_of
+
+
+def checked_state(
+    companion: Companion, paths: CandlePaths, market: Market, settings: CandleSettings
+) -> ResumeState:
+    """The state of candles that can be gone on from.
+
+    Raises:
+        CandlebeamError: they cannot; why.
+    """
+    state = companion.state
+    if companion.market != market:
+        raise CandlebeamError(f"{paths.companion} belongs to {companion.market}, not to {market}")
+    if state is None:
+        raise CandlebeamError(
+            f"{paths.companion} was written by another program, or another version of this one"
+        )
+    if different := settings.differences(state.settings):
+        raise CandlebeamError(
+            f"{paths.records} was made with other settings ({'; '.join(different)})"
+        )
+    try:
+        size = storage_of(paths.records).state(paths.records).size
+    except FileNotFoundError:
+        size = 0
+    if size < companion.size:
+        raise CandlebeamError(
+            f"{paths.records} has {size} of {companion.size} bytes: `candlebeam backfill` makes it"
+            " again"
+        )
+    return state
+
+
+def base_of(companion: Companion, paths: CandlePaths, state: ResumeState, tail: bytes) -> Base:
+    """What a stream that goes on from candles has to know of them.
+
+    Args:
+        tail: what is not read again of the last candle.
+    """
+    return Base(
+        start_ts=companion.start_ts,
+        end_ts=companion.end_ts,
+        tail=tail,
+        prices=state.prices,
+        decimals_kept=stored_decimals_kept(paths, companion) if state.exact else ROUNDED,
+        late_trades=state.late_trades,
+        skipped=state.skipped,
+    )
+
+
+def last_candle(companion: Companion, paths: CandlePaths) -> bytes:
+    """The last candle as it is stored, as a record of `BLOCK_DTYPE`."""
+    size, step = RECORD_DTYPE.itemsize, companion.timeframe.ms
+    data = storage_of(paths.records).read(paths.records, companion.size - size, size)
+    stored = np.frombuffer(data, RECORD_DTYPE)
+    start_ts = companion.end_ts - step
+    candle = empty_candles(start_ts, 1, companion.timeframe)
+    if stored["high"][0]:
+        for name, price in zip(PRICE_FIELDS, restore(stored, companion.scale)[0], strict=True):
+            candle[name] = price
+        candle["first_ts"], candle["last_ts"] = start_ts, start_ts + step - 1
+    for name in RECORD_DTYPE.names[len(PRICE_FIELDS) :]:  # type: ignore[index]
+        candle[name] = stored[name]
+    return candle.tobytes()
+
+
+def chosen_trades(trades: TradeBatch, chosen: npt.NDArray[np.bool_]) -> TradeBatch:
+    """Some of the trades of a batch."""
+    return TradeBatch(
+        trades.market,
+        trades.ts[chosen],
+        trades.price[chosen],
+        trades.size[chosen],
+        trades.buy[chosen],
+        trades.liquidation[chosen],
+    )
+
+
+def no_trades(market: Market) -> TradeBatch:
+    """A batch without any."""
+    return TradeBatch(
+        market,
+        np.empty(0, np.int64),
+        np.empty(0),
+        np.empty(0),
+        np.empty(0, np.uint8),
+        np.empty(0, np.uint8),
+    )
