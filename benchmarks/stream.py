@@ -208,7 +208,7 @@ def _look(out: Path, ends: dict[Path, int], found: Streamed, begun: float, is_ti
         before = ends.get(path, 0)
         if end > before:
             ends[path] = end
-            # The last closes by the clock alone, some seconds after its end: nothing comes any more.
+            # The last closes by the clock alone, some seconds late: nothing comes any more.
             if begun < end / 1000 < begun + found.seconds:
                 found.latencies.append(changed - end / 1000)
 

@@ -1,4 +1,4 @@
-"""`stream`: candle files that grow with an archive."""
+"""`stream`: candle files that grow with an archive, or a live session."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ from candlebeam.errors import UsageError
     "--root", "roots", multiple=True, type=click.Path(), metavar="DIR",
     help="The archive of trade logs to follow; may be given again.",
 )  # fmt: skip
+@click.option(
+    "--databento", metavar="DATASET",
+    help="Follow Databento's live gateway, such as for GLBX.MDP3. The key is DATABENTO_API_KEY in"
+    " the environment of the workers, or in .env of the working folder.",
+)  # fmt: skip
+@click.option("--symbols", metavar="A,B,...", help="What to subscribe to; ALL_SYMBOLS for all.")
+@click.option(
+    "--schema", metavar="S", help="One with trades in it.  [default: trades]",
+)  # fmt: skip
+@click.option(
+    "--stype-in", metavar="TYPE",
+    help="The type of all symbols, such as continuous; by default their form tells.",
+)  # fmt: skip
+@click.option("--gateway", metavar="HOST:PORT", help="Another address of the live gateway.")
 @click.option("--out", required=True, type=click.Path(), help="The folder of the candle files.")
 @market_filters
 @click.option("--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day.")
@@ -26,7 +40,8 @@ from candlebeam.errors import UsageError
 )  # fmt: skip
 @click.option(
     "--idle", default="5s", show_default=True, metavar="DURATION",
-    help="A market that gives nothing for so long is quiet: its candles close by the clock.",
+    help="A market of --root that gives nothing for so long is quiet: its candles close by the"
+    " clock.",
 )  # fmt: skip
 @click.option("--no-corrections", is_flag=True, help="Take the trades as they were recorded.")
 @click.option(
@@ -55,6 +70,11 @@ from candlebeam.errors import UsageError
 def stream(
     out: str,
     roots: tuple[str, ...],
+    databento: str | None,
+    symbols: str | None,
+    schema: str | None,
+    stype_in: str | None,
+    gateway: str | None,
     timeframe: str,
     lateness: str,
     idle: str,
@@ -65,7 +85,7 @@ def stream(
     clock_text: str | None,
     **options: Any,
 ) -> None:
-    """Follow an archive that grows: candles are written as they close.
+    """Follow an archive that grows, or a live session: candles are written as they close.
 
     Runs on Flink, inside this process or on a cluster, until Ctrl-C. It begins where the candles
     that are there end, and a backfill goes on where it has ended. Trades that come after their
@@ -84,13 +104,14 @@ def stream(
         raise UsageError("--no-corrections and --correction: expected one of them")
     settings = CandleSettings(
         timeframe=Timeframe.parse(timeframe),
-        corrections=corrections or (() if no_corrections else tuple(CORRECTIONS)),
+        corrections=corrections or (() if no_corrections or databento else tuple(CORRECTIONS)),
         liquidations=liquidations,
         price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
     )
     request = StreamRequest(
         out=out,
         roots=roots,
+        databento=_subscription(databento, symbols, schema, stype_in, gateway),
         settings=settings,
         lateness_ms=round(parse_duration(lateness) * 1000),
         idle_ms=round(parse_duration(idle) * 1000),
@@ -108,7 +129,42 @@ def stream(
             _say("ended; `stream` or `backfill` goes on from here")
             sys.exit(0)
     if job is not None:
-        click.echo(f"job {job.job_id} at {job.master} follows {', '.join(roots)}")
+        click.echo(f"job {job.job_id} at {job.master} follows {databento or ', '.join(roots)}")
+
+
+def _subscription(
+    dataset: str | None,
+    symbols: str | None,
+    schema: str | None,
+    stype_in: str | None,
+    gateway: str | None,
+) -> Any:
+    if dataset is None:
+        given = {
+            "--symbols": symbols, "--schema": schema, "--stype-in": stype_in, "--gateway": gateway
+        }  # fmt: skip
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(wrong)}: only with --databento")
+        return None
+    from candlebeam.feeds.databento_position import ASKED, DatabentoSubscription
+
+    if not symbols:
+        raise UsageError("--databento: expected --symbols, what to subscribe to")
+    host, port = None, None
+    if gateway is not None:
+        host, _, digits = gateway.rpartition(":")
+        if not (host and digits.isascii() and digits.isdigit() and 0 < int(digits) < 1 << 16):
+            raise UsageError(f"--gateway {gateway}: expected HOST:PORT, as 127.0.0.1:13000")
+        host, port = host.removeprefix("[").removesuffix("]"), int(digits)
+    return DatabentoSubscription(
+        dataset=dataset,
+        symbols=tuple(symbol.strip() for symbol in symbols.split(",")),
+        schema=schema or "trades",
+        stype_in=stype_in,
+        gateway=host,
+        port=port,
+        names=ASKED,
+    )
 
 
 def _clock(text: str | None) -> Any:

@@ -115,6 +115,12 @@ _IN_PYTHON = (
         hopeless=True,
     ),
     _known(
+        # `feeds.stream_errors`: what a stream cannot go on with.
+        r"^StreamEndedError: (?P<what>.*)",
+        lambda found: found["what"],
+        hopeless=True,
+    ),
+    _known(
         r"unsupported pickle protocol|unknown opcode|bad marshal data"
         r"|code\(\) argument|code expected at (?:least|most)|code\(\) takes",
         "a worker runs another version of Python than this machine: give both the same",

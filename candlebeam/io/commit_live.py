@@ -12,8 +12,8 @@ import apache_beam as beam
 from apache_beam import pvalue
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.io.live_commit import LiveCommit
-from candlebeam.io.stream_errors import told_errors
 from candlebeam.model import Market
 from candlebeam.rules.open_candles import CandleUpdate
 from candlebeam.settings import CandleSettings
@@ -58,14 +58,14 @@ class _Commit(beam.DoFn):
 
     def process(self, element: tuple[Market, CandleUpdate]) -> Iterator[tuple[Market, int]]:
         market, update = element
-        try:
-            with told_errors(f"{market} cannot be written"):
+        with told_errors(f"{market} cannot be written"):
+            try:
                 committed = _patiently(lambda: self._commit(update), market)
-        except CandlebeamError as error:
-            if self._given_up.get(market) != str(error):
-                self._given_up[market] = str(error)
-                _LOG.error("%s is not written any more: %s", market, error)
-            return
+            except CandlebeamError as error:
+                if self._given_up.get(market) != str(error):
+                    self._given_up[market] = str(error)
+                    _LOG.error("%s is not written any more: %s", market, error)
+                return
         if committed:
             self._given_up.pop(market, None)
             yield market, update.end_ts

@@ -15,8 +15,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from candlebeam.feeds.archive import GrowingArchive
 from candlebeam.feeds.clock import Clock
+from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.feeds.trade_logs import LogFollower, MarketPlace, Piece
-from candlebeam.io.stream_errors import told_errors
 from candlebeam.model import Market, TradeBatch
 from candlebeam.settings import CandleSettings
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from candlebeam.errors import CandlebeamError
+from candlebeam.feeds.stream_errors import is_ending
 
 _forgets = False
 
@@ -33,10 +38,26 @@ def forget_lost_runners() -> None:
         return
     _forgets = True
     logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+    _print_no_known_traces()
     before = threading.excepthook
 
     def hook(ended: threading.ExceptHookArgs) -> None:
-        if not isinstance(ended.exc_value, grpc.RpcError):
+        if not (isinstance(ended.exc_value, grpc.RpcError) or is_ending()):
             before(ended)
 
     threading.excepthook = hook
+
+
+def _print_no_known_traces() -> None:
+    """Beam's workers print the traceback of whatever fails in them.
+
+    What is told in a line is left out, and so is what fails because a stream is being ended.
+    """
+    from apache_beam.runners.worker import sdk_worker
+
+    def shown(*words: Any, **options: Any) -> None:
+        error = sys.exc_info()[1]
+        if not (is_ending() or isinstance(error, (CandlebeamError, OSError))):
+            print(*words, **options)
+
+    vars(sdk_worker)["print"] = shown

@@ -33,18 +33,19 @@ def run_pipeline(
     name: str = "candlebeam",
     on_job: Callable[[Job], None] | None = None,
     detach: bool = False,
+    look: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Builds a pipeline, runs it and waits for its end.
 
     Args:
         target: what `find_target` gives for the options, once it was checked.
-        name, on_job, detach, say: see `submitted.run_submitted`; for Flink and Spark alone.
+        name, on_job, detach, look, say: see `submitted.run_submitted`; for Flink and Spark alone.
     """
     if target is not None:
         from candlebeam.pipelines.submitted import run_submitted
 
-        run_submitted(target, build, name=name, on_job=on_job, detach=detach, say=say)
+        run_submitted(target, build, name=name, on_job=on_job, detach=detach, look=look, say=say)
         return
     try:
         pipeline = beam.Pipeline(options=options)

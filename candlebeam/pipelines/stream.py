@@ -1,4 +1,4 @@
-"""The stream: from an archive that grows to candle files that grow with it, without end."""
+"""The stream: from an archive that grows, or a live session, to candle files without end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from candlebeam.cluster.job_record import JobRecord
-from candlebeam.errors import UsageError
+from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.feeds.clock import Clock
+from candlebeam.feeds.stream_errors import begin_stream, end_stream, why_ended
 from candlebeam.pipelines.backfill import staging_of
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.quiet import without_warnings
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from candlebeam.cluster.flink_master import Job
+    from candlebeam.feeds.databento_position import DatabentoSubscription
+    from candlebeam.io.follow_databento import DatabentoOptions
     from candlebeam.io.follow_trade_logs import FollowOptions
     from candlebeam.pipelines.submitted import Target
 
@@ -38,9 +42,12 @@ _NEEDS_FLINK = (
 class StreamRequest:
     """What to do.
 
+    One of `roots` and `databento` says what to follow.
+
     Attributes:
         out: the output root.
-        roots: the archives to follow.
+        roots: archives of trade logs.
+        databento: a subscription to Databento's live gateway.
         settings: what the candles are made of.
         lateness_ms: how long after the end of a candle its trades still count, of event time.
         idle_ms: event time after which a market that gives nothing is taken to be quiet.
@@ -56,6 +63,7 @@ class StreamRequest:
 
     out: str
     roots: tuple[str, ...] = ()
+    databento: DatabentoSubscription | None = None
     settings: CandleSettings = field(default_factory=CandleSettings)
     lateness_ms: int = 600_000
     idle_ms: int = 5_000
@@ -71,8 +79,12 @@ class StreamRequest:
     detach: bool = False
 
     def __post_init__(self) -> None:
-        if not self.roots:
-            raise UsageError("expected --root, the archive to follow")
+        if bool(self.roots) == (self.databento is not None):
+            raise UsageError("expected one of --root and --databento, to say what to follow")
+        if self.databento is not None and (self.collector or self.exchange or self.symbol):
+            raise UsageError(
+                "--collector, --exchange, --symbol: with --databento, --symbols chooses"
+            )
         if self.lateness_ms < 0 or self.idle_ms < 0:
             raise UsageError("--lateness and --idle: expected a time that is not below 0")
 
@@ -103,9 +115,22 @@ def run_stream(request: StreamRequest, say: Callable[[str], None] = print) -> Jo
     if request.detach and target.master is None:
         raise UsageError("--detach is for a Flink cluster: expected a master")
     options.view_as(StandardOptions).streaming = True
+    if request.databento is not None and target.master is None:
+        _check_databento()
     target.check(say)
     with output_lock(request.out, "stream"):
         return _Stream(request, options, target, say).run()
+
+
+def _check_databento() -> None:
+    """Puts the key where workers in this process look for it. Raises `CandlebeamError`."""
+    from candlebeam.pipelines.databento.key import KEY_NAME, find_key
+
+    if find_spec("databento") is None:
+        raise CandlebeamError(
+            "this needs the databento library: pip install 'candlebeam[databento]'"
+        )
+    os.environ[KEY_NAME] = find_key(os.environ, os.getcwd())
 
 
 class _Stream:
@@ -138,39 +163,65 @@ class _Stream:
         flow = StreamOptions(
             follow,
             self._out,
-            tick_ms=round(request.poll_s * 1000 * follow.readers),
+            tick_ms=round(request.poll_s * 1000 * self._parallelism),
             elsewhere=self._target.master is not None,
         )
-        run_pipeline(
-            self._options,
-            lambda pipeline: build_stream(pipeline, flow),
-            target=self._target,
-            name=f"candlebeam-stream-{self._run}",
-            on_job=self._note_job,
-            detach=request.detach,
-            say=self._say,
-        )
+        begin_stream()
+        try:
+            run_pipeline(
+                self._options,
+                lambda pipeline: build_stream(pipeline, flow),
+                target=self._target,
+                name=f"candlebeam-stream-{self._run}",
+                on_job=self._note_job,
+                detach=request.detach,
+                look=_look,
+                say=self._say,
+            )
+        except BaseException:
+            # What workers in this process say from here on is about their runner's end.
+            end_stream()
+            raise
         return self._job if request.detach else None
 
-    def _follow(self) -> FollowOptions:
+    @property
+    def _parallelism(self) -> int:
         from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
+        return max(int(self._options.view_as(FlinkRunnerOptions).parallelism or 1), 1)
+
+    def _follow(self) -> FollowOptions | DatabentoOptions:
+        request = self._request
+        if request.databento is not None:
+            return self._follow_databento(request.databento)
         from candlebeam.io.follow_trade_logs import FollowOptions
 
-        request = self._request
-        parallelism = self._options.view_as(FlinkRunnerOptions).parallelism
         return FollowOptions(
             roots=tuple(absolute(root) for root in request.roots),
             out=self._out,
             settings=request.settings,
             lateness_ms=request.lateness_ms,
-            readers=max(int(parallelism or 1), 1),
+            readers=self._parallelism,
             walk_s=request.walk_s,
             idle_ms=request.idle_ms,
             clock=request.clock,
             collector=request.collector,
             exchange=request.exchange,
             symbol=request.symbol,
+        )
+
+    def _follow_databento(self, subscription: DatabentoSubscription) -> DatabentoOptions:
+        from candlebeam.io.follow_databento import DatabentoOptions
+        from candlebeam.pipelines.databento.key import KEY_NAME
+
+        request = self._request
+        return DatabentoOptions(
+            subscription=subscription,
+            out=self._out,
+            settings=request.settings,
+            lateness_ms=request.lateness_ms,
+            clock=request.clock,
+            key_name=KEY_NAME,
         )
 
     def _note_job(self, job: Job) -> None:
@@ -191,3 +242,9 @@ class _Stream:
             version=__version__,
         )
         self._staging.write_job(self._job.encode())
+
+
+def _look() -> None:
+    """Ends the job when a worker in this process says that it cannot go on."""
+    if reason := why_ended():
+        raise CandlebeamError(reason)

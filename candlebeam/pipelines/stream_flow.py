@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 from apache_beam import pvalue
 from apache_beam.io.flink.flink_streaming_impulse_source import FlinkStreamingImpulseSource
 
+from candlebeam.errors import CandlebeamError
+from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.feeds.trade_logs import Piece
 from candlebeam.io.check_workers import CheckWorkers
 from candlebeam.io.commit_live import CommitCandles
+from candlebeam.io.follow_databento import DatabentoOptions, FollowDatabento
 from candlebeam.io.follow_trade_logs import FollowOptions, FollowTradeLogs
 from candlebeam.model import CandleBlock, Market
 from candlebeam.rules.open_candles import MarketUpdate
@@ -30,7 +34,7 @@ class StreamOptions:
         elsewhere: whether workers are processes that this one has not started.
     """
 
-    follow: FollowOptions
+    follow: FollowOptions | DatabentoOptions
     out: str
     tick_ms: int = 200
     elsewhere: bool = False
@@ -50,11 +54,13 @@ def build_stream(pipeline: beam.Pipeline, options: StreamOptions) -> pvalue.PCol
         | "Readers" >> beam.FlatMap(lambda _: readers).with_output_types(str)
         | "CheckWorkers" >> CheckWorkers(elsewhere=options.elsewhere, streaming=True)
         | "ByNumber" >> beam.Map(lambda number: (number, "")).with_output_types(tuple[str, str])
-        | "FollowTradeLogs" >> FollowTradeLogs(options.follow)
+        | _source(options.follow)
         | "CorrectTrades" >> CorrectTrades(corrections=settings.corrections)
         | "TradesToCandles"
         >> TradesToCandles(
-            timeframe=settings.timeframe, include_liquidations=settings.include_liquidations
+            timeframe=settings.timeframe,
+            include_liquidations=settings.include_liquidations,
+            errors_as_values=True,
         )
         | "Updates" >> beam.Map(_update).with_output_types(tuple[Market, MarketUpdate])
         | "CloseCandles"
@@ -67,7 +73,18 @@ def build_stream(pipeline: beam.Pipeline, options: StreamOptions) -> pvalue.PCol
     )
 
 
-def _update(element: tuple[Piece, CandleBlock]) -> tuple[Market, MarketUpdate]:
+def _source(follow: FollowOptions | DatabentoOptions) -> Any:
+    if isinstance(follow, DatabentoOptions):
+        return "FollowDatabento" >> FollowDatabento(follow)
+    return "FollowTradeLogs" >> FollowTradeLogs(follow)
+
+
+def _update(
+    element: tuple[Piece, CandleBlock | CandlebeamError],
+) -> tuple[Market, MarketUpdate]:
     piece, block = element
+    with told_errors("trades cannot be put into candles"):
+        if isinstance(block, CandlebeamError):
+            raise block
     update = MarketUpdate(block, piece.mark, piece.watermark, piece.late, piece.base)
     return block.market, update

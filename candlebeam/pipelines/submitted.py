@@ -187,6 +187,7 @@ def run_submitted(
     name: str,
     on_job: Callable[[Job], None] | None = None,
     detach: bool = False,
+    look: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Builds a pipeline, has it run, and waits for its end.
@@ -196,6 +197,7 @@ def run_submitted(
         name: of the job; nothing else has it.
         on_job: called once a Flink cluster has the job.
         detach: returns then.
+        look: called again and again while it runs; what it raises ends the job.
         say: called with a line when it is submitted again.
 
     What was lost with a worker or a machine is made up for: the pipeline is submitted again, as
@@ -216,7 +218,7 @@ def run_submitted(
             # One that has failed may still be known to the cluster.
             own_name = name if attempt == 0 else f"{name}-{attempt + 1}"
             try:
-                _submit(target, build, server, own_name, on_job, detach)
+                _submit(target, build, server, own_name, on_job, detach, look)
                 return
             except _Loss as loss:
                 if attempt == retries:
@@ -250,6 +252,7 @@ def _submit(
     name: str,
     on_job: Callable[[Job], None] | None,
     detach: bool,
+    look: Callable[[], None],
 ) -> None:
     """Submits a pipeline and waits for its end; see `run_submitted`."""
     options = target.options
@@ -264,7 +267,7 @@ def _submit(
         raise _failure(error, server) from error
     watch = _Watch(target, result, server, name)
     try:
-        watch.wait(on_job, detach)
+        watch.wait(on_job, detach, look)
     except BaseException:
         watch.cancel()
         raise
@@ -379,7 +382,9 @@ class _Watch:
                 if message.HasField("message_response") and found.importance == error:
                     self._errors.append(found.message_text)
 
-    def wait(self, on_job: Callable[[Job], None] | None, detach: bool) -> None:
+    def wait(
+        self, on_job: Callable[[Job], None] | None, detach: bool, look: Callable[[], None]
+    ) -> None:
         """Until the job has ended, or, to `detach`, until the cluster has it.
 
         Raises:
@@ -396,6 +401,7 @@ class _Watch:
                         on_job(self._job)
                 if detach and self._job is not None and self._job.state != "INITIALIZING":
                     return
+            look()
             if state in _ENDED:
                 break
             time.sleep(_LOOK_SECONDS)

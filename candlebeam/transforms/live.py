@@ -18,6 +18,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.utils.timestamp import Timestamp
 
 from candlebeam.errors import CandlebeamError, UsageError
+from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.model import Market, Timeframe
 from candlebeam.rules.open_candles import CandleUpdate, MarketUpdate, OpenCandles
 from candlebeam.rules.price_scale import PriceScale
@@ -89,7 +90,8 @@ class _Close(beam.DoFn):
             candles = OpenCandles(market, self._timeframe, self._lateness_ms, self._price_scale)
         if isinstance(candles, str):
             return
-        yield from self._closed(candles, update, state)
+        with told_errors(f"the candles of {market} cannot be made"):
+            yield from self._closed(candles, update, state)
         if not update.watermark and (end := candles.next_end_ts) is not None:
             timer.set(Timestamp(micros=end * 1000))
 
@@ -104,7 +106,8 @@ class _Close(beam.DoFn):
         if not isinstance(candles, OpenCandles):
             return
         candles.watermark = max(candles.watermark, time.micros // 1000)
-        yield from self._closed(candles, None, state)
+        with told_errors(f"the candles of {candles.market} cannot be made"):
+            yield from self._closed(candles, None, state)
         if (end := candles.next_end_ts) is not None:
             timer.set(Timestamp(micros=end * 1000))
 

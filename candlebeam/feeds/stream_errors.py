@@ -20,7 +20,7 @@ _ended: str | None = None
 _ending = False
 
 
-class StreamEnded(CandlebeamError):
+class StreamEndedError(CandlebeamError):
     """It cannot go on, however often it is tried."""
 
 
@@ -31,12 +31,13 @@ def told_errors(what: str) -> Iterator[None]:
     Args:
         what: is being done, as a sentence begins: "the logs cannot be read".
 
-    `StreamEnded` is noted instead, for who waits for the stream in this process: see `why_ended`.
+    `StreamEndedError` is noted instead, for who waits for the stream in this process: see
+    `why_ended`.
     """
     global _ended
     try:
         yield
-    except StreamEnded as error:
+    except StreamEndedError as error:
         _ended = str(error)
         raise
     except Exception as error:
@@ -86,6 +87,4 @@ def _with_type(error: Exception) -> str:
 
 def _is_of_the_runner(error: Exception) -> bool:
     """Whether it only says that the runner has gone away, for a reason of its own."""
-    import grpc
-
-    return isinstance(error, grpc.RpcError)
+    return any(kind.__module__.partition(".")[0] == "grpc" for kind in type(error).__mro__)
