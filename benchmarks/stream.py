@@ -146,7 +146,8 @@ def _stream(
         begin = datetime.fromtimestamp((clock[0] / 1000), timezone.utc)
         passed = (time.time() - clock[1]) * clock[2]
         begin = datetime.fromtimestamp(clock[0] / 1000 + passed, timezone.utc)
-        command += ["--clock", f"{begin.isoformat()},{clock[2]}"]
+        # A market is quiet after as long as ever, by the clock on the wall.
+        command += ["--clock", f"{begin.isoformat()},{clock[2]}", "--idle", f"{5 * clock[2]:.0f}s"]
     process = subprocess.Popen(
         command, env=timed_environment(), stdin=subprocess.DEVNULL, start_new_session=True
     )

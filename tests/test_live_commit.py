@@ -17,6 +17,7 @@ from candlebeam.formats.candles.companion import read_companion
 from candlebeam.formats.candles.file import open_candles
 from candlebeam.io import commit_live
 from candlebeam.io.live_commit import LiveCommit
+from candlebeam.io.staging import Staging
 from candlebeam.model import Market
 from candlebeam.rules.open_candles import CandleUpdate
 from candlebeam.rules.price_scale import PriceScale
@@ -291,6 +292,26 @@ def test_full_disk_is_waited_for_and_told_once(
     first, last = (record.getMessage() for record in caplog.records)
     assert first.startswith(f"{MARKET} cannot be written: [Errno 28]")
     assert last == f"{MARKET} is written again"
+
+
+def test_stream_that_another_run_has_taken_over_from_writes_nothing(
+    steps: dict[str, Step], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = steps["a late one and a new one"]
+    out = prepare(tmp_path / "out", step.before)
+    before = all_files(out)
+    staging = Staging(str(tmp_path / "staging"))
+    sink = commit_live._Commit(str(out), SETTINGS, staging.path, "first")
+    sink.setup()
+    staging.begin("second")
+    with caplog.at_level(logging.WARNING, "candlebeam"):
+        assert list(sink.process((MARKET, step.update))) == []
+    assert all_files(out) == before
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert "another run has begun" in told
+    staging.begin("first")
+    assert list(sink.process((MARKET, step.update))) == [(MARKET, step.update.end_ts)]
+    assert all_files(out) == step.after
 
 
 def _filling_up(patiently: Callable[[Callable[[], bool], Market], bool]) -> object:

@@ -159,9 +159,11 @@ class Interruption:
             signal.signal(number, handler)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        from candlebeam.feeds.stream_errors import end_stream
         from candlebeam.io.cancellation import cancel_all
 
         self.asked = True
+        end_stream()
         # Where the exception gets lost, in a callback of Beam say, the work stops all the same.
         cancel_all()
         raise KeyboardInterrupt

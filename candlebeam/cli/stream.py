@@ -130,6 +130,8 @@ def stream(
             sys.exit(0)
     if job is not None:
         click.echo(f"job {job.job_id} at {job.master} follows {databento or ', '.join(roots)}")
+    else:
+        _say("the job has ended; `stream` or `backfill` goes on from here")
 
 
 def _subscription(

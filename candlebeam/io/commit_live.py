@@ -14,6 +14,7 @@ from apache_beam import pvalue
 from candlebeam.errors import CandlebeamError
 from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.io.live_commit import LiveCommit
+from candlebeam.io.staging import Staging
 from candlebeam.model import Market
 from candlebeam.rules.open_candles import CandleUpdate
 from candlebeam.settings import CandleSettings
@@ -37,20 +38,32 @@ class CommitCandles(beam.PTransform):
 
     A disk that is full is waited for. A market whose files are not what the stream expects is told
     in the log, and left alone until the stream is started again; the others go on.
+
+    Args:
+        out: the output root.
+        settings: what the candles are made of.
+        staging: the staging folder.
+        run: the name of the run: nothing is written once another has begun (`Staging.begin`); ""
+            for none.
     """
 
-    def __init__(self, out: str, settings: CandleSettings) -> None:
+    def __init__(
+        self, out: str, settings: CandleSettings, *, staging: str = "", run: str = ""
+    ) -> None:
         super().__init__()
-        self._commit = _Commit(out, settings)
+        self._commit = _Commit(out, settings, staging, run)
 
     def expand(self, updates: pvalue.PCollection) -> pvalue.PCollection:
         return updates | "Commit" >> beam.ParDo(self._commit).with_output_types(tuple[Market, int])
 
 
 class _Commit(beam.DoFn):
-    def __init__(self, out: str, settings: CandleSettings) -> None:
+    def __init__(
+        self, out: str, settings: CandleSettings, staging: str = "", run: str = ""
+    ) -> None:
         super().__init__()
         self._out, self._settings = out, settings
+        self._staging, self._run = Staging(staging), run
 
     def setup(self) -> None:
         self._commit = LiveCommit(self._out, self._settings)
@@ -60,7 +73,7 @@ class _Commit(beam.DoFn):
         market, update = element
         with told_errors(f"{market} cannot be written"):
             try:
-                committed = _patiently(lambda: self._commit(update), market)
+                committed = _patiently(lambda: self._committed(market, update), market)
             except CandlebeamError as error:
                 if self._given_up.get(market) != str(error):
                     self._given_up[market] = str(error)
@@ -69,6 +82,10 @@ class _Commit(beam.DoFn):
         if committed:
             self._given_up.pop(market, None)
             yield market, update.end_ts
+
+    def _committed(self, market: Market, update: CandleUpdate) -> bool:
+        with self._staging.committing(market, self._run):
+            return self._commit(update)
 
 
 def _patiently(commit: Callable[[], Any], market: Market) -> Any:

@@ -15,7 +15,7 @@ from candlebeam.cluster.job_record import JobRecord
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.feeds.clock import Clock
 from candlebeam.feeds.stream_errors import begin_stream, end_stream, why_ended
-from candlebeam.pipelines.backfill import staging_of
+from candlebeam.pipelines.backfill import clean_up, staging_of
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.running_job import refuse_while_running
@@ -82,9 +82,7 @@ class StreamRequest:
         if bool(self.roots) == (self.databento is not None):
             raise UsageError("expected one of --root and --databento, to say what to follow")
         if self.databento is not None and (self.collector or self.exchange or self.symbol):
-            raise UsageError(
-                "--collector, --exchange, --symbol: with --databento, --symbols chooses"
-            )
+            raise UsageError("--collector, --exchange and --symbol: --databento has --symbols")
         if self.lateness_ms < 0 or self.idle_ms < 0:
             raise UsageError("--lateness and --idle: expected a time that is not below 0")
 
@@ -163,6 +161,8 @@ class _Stream:
         flow = StreamOptions(
             follow,
             self._out,
+            staging=self._staging.path,
+            run=self._run,
             tick_ms=round(request.poll_s * 1000 * self._parallelism),
             elsewhere=self._target.master is not None,
         )
@@ -178,10 +178,10 @@ class _Stream:
                 look=_look,
                 say=self._say,
             )
-        except BaseException:
-            # What workers in this process say from here on is about their runner's end.
-            end_stream()
-            raise
+        finally:
+            if not (request.detach and self._job):
+                # Whatever is left of it somewhere writes nothing from here on.
+                clean_up(self._staging, ())
         return self._job if request.detach else None
 
     @property
@@ -247,4 +247,5 @@ class _Stream:
 def _look() -> None:
     """Ends the job when a worker in this process says that it cannot go on."""
     if reason := why_ended():
+        end_stream()
         raise CandlebeamError(reason)

@@ -30,12 +30,15 @@ class StreamOptions:
     Attributes:
         follow: what to read, and what the candles are made of.
         out: the output root.
+        staging, run: the staging folder, and the name by which the run is known there.
         tick_ms: how often to look for what is new.
         elsewhere: whether workers are processes that this one has not started.
     """
 
     follow: FollowOptions | DatabentoOptions
     out: str
+    staging: str = ""
+    run: str = ""
     tick_ms: int = 200
     elsewhere: bool = False
 
@@ -69,7 +72,8 @@ def build_stream(pipeline: beam.Pipeline, options: StreamOptions) -> pvalue.PCol
             lateness_ms=options.follow.lateness_ms,
             price_scale=settings.price_scale,
         )
-        | "CommitCandles" >> CommitCandles(options.out, settings)
+        | "CommitCandles"
+        >> CommitCandles(options.out, settings, staging=options.staging, run=options.run)
     )
 
 

@@ -48,6 +48,8 @@ _ASK_SECONDS = 2.0
 #: How long a master may be silent while a job runs.
 _PATIENCE_SECONDS = 30.0
 _CANCEL_SECONDS = 20.0
+#: A stream that has run for so long had all that it needs.
+_PROVED_SECONDS = 120.0
 #: How long after its last word a job server may take to end.
 _END_SECONDS = 3.0
 #: How often a job that was lost is submitted again, and ms before that, where nothing else is said.
@@ -369,6 +371,7 @@ class _Watch:
         self._silent_since: float | None = None
         self._ask_at = 0.0
         self._lost = False
+        self._begun = time.monotonic()
         threading.Thread(target=self._read_messages, daemon=True).start()
 
     def _read_messages(self) -> None:
@@ -405,6 +408,8 @@ class _Watch:
             if state in _ENDED:
                 break
             time.sleep(_LOOK_SECONDS)
+        if state == "CANCELLED":
+            raise CandlebeamError("the job was cancelled")
         if state not in ("DONE", "DRAINED"):
             reason = self._reason(state)
             failed = _Loss if is_loss(reason) else CandlebeamError
@@ -441,8 +446,13 @@ class _Watch:
                     " has gone on"
                 ) from None
             return
-        if reason and is_hopeless(reason):
+        if reason and is_hopeless(reason) and not self._has_proved_itself():
             raise CandlebeamError(f"the job cannot go on: {explain(reason, self._target.pool)}")
+
+    def _has_proved_itself(self) -> bool:
+        """Whether it is a stream that has run for a while: what it loses then may come back."""
+        is_stream = self._target.options.view_as(StandardOptions).streaming
+        return bool(is_stream) and time.monotonic() - self._begun > _PROVED_SECONDS
 
     def _reason(self, state: str) -> str:
         if self._target.master is not None and self._job is not None:
