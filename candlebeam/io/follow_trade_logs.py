@@ -93,18 +93,24 @@ class _Follow(beam.DoFn):
         super().__init__()
         self._options = options
         self._followers: dict[str, LogFollower] = {}
+        # Where each has got to, as long as that is known.
+        self._left: dict[str, Places] = {}
 
     def process(
         self, element: tuple[str, Any], state: Any = beam.DoFn.StateParam(PLACES)
     ) -> Iterator[TimestampedValue]:
         reader, _ = element
         places: Places = dict(state.read() or {})
+        if self._left.pop(reader, None) != places:
+            # The first time, or a checkpoint has brought back an earlier place.
+            self._followers.pop(reader, None)
         before = dict(places)
         with told_errors("the logs cannot be read"):
             for _, piece, trades in self._follower(reader).poll(places, _READ_SECONDS):
                 yield TimestampedValue((piece, trades), timestamp_of(piece.watermark))
         if places != before:
             state.write(places)
+        self._left[reader] = places
 
     def _follower(self, reader: str) -> LogFollower:
         if reader not in self._followers:
