@@ -257,7 +257,8 @@ def main() -> None:
 _HEAD = """\
 # Streams: benchmark results
 
-Written by `make bench-stream BENCH_ARGS=--write`; stream.py says how it is measured.
+Written by `make bench-stream BENCH_ARGS=--write`; README.md beside this file says how it is
+measured.
 
 - {day:%Y-%m-%d} (UTC), {machine}
 - Flink inside the process of the command, parallelism 2, runner_configs/flink-stream.yaml
