@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from candlebeam.cluster.problems import explain, is_hopeless
 from candlebeam.feeds.clock import Clock
 from candlebeam.feeds.databento_position import ASKED, DatabentoSubscription
 from candlebeam.feeds.stream_errors import StreamEndedError, begin_stream, told_errors, why_ended
@@ -25,6 +26,8 @@ from candlebeam.model import Market
 from candlebeam.rules.candles import aggregate
 from candlebeam.rules.open_candles import MarketUpdate, OpenCandles
 from candlebeam.settings import CandleSettings
+from clusters.flink import FlinkCluster
+from clusters.flink_settings import RESTARTS
 from tests import engines
 from tests.command_line import Workspace, companions, contents, run_here
 from tests.dbn_files import MIDNIGHT_NS, mapping, trade, write_dbn
@@ -297,7 +300,25 @@ def test_candles_that_are_there_are_gone_on_from(work: Workspace) -> None:
         stream.until_heartbeat(gateway)
         stream.stop()
         # Some minutes before the last candle of the market that was behind.
-        assert int(gateway.subscriptions()[-1]["start"]) == (last - 660_000) * 10**6
+        assert int(gateway.subscriptions()[-1]["start"]) == (last - 661_000) * 10**6
+    assert_equal(work, [*NAMES, *TRADES])
+
+
+def test_a_market_whose_first_candles_were_lost_gets_them_again(work: Workspace) -> None:
+    """A stream that was killed before a checkpoint, when one of two markets was written."""
+    with live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway:
+        stream = Stream(options_of(gateway, work))
+        stream.until_connected()
+        sent(gateway, stream, TRADES[:31])
+        stream.until_order(31)
+        stream.stop()
+        for path in (work.out / "DATABENTO" / "XNAS.ITCH").glob("XYZ.*"):
+            path.unlink()
+        gateway.send(*TRADES[31:])
+        gateway.now_ns = end_of(TRADES)
+        stream = Stream(options_of(gateway, work))
+        stream.until_heartbeat(gateway)
+        stream.stop()
     assert_equal(work, [*NAMES, *TRADES])
 
 
@@ -408,6 +429,17 @@ def test_errors_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     assert why_ended() is None
 
 
+def test_a_refusal_on_a_cluster_is_told_in_its_words() -> None:
+    text = (
+        "java.lang.RuntimeException: Error received from SDK harness: Traceback (most recent call"
+        ' last):\n  File "x.py", line 1, in process\n'
+        "candlebeam.feeds.stream_errors.StreamEndedError: XNAS.ITCH: the gateway does not let us"
+        " in: no [while running 'FollowDatabento/Follow']\n\n\tat java.base/x(Y.java:1)\n"
+    )
+    assert is_hopeless(text)
+    assert explain(text) == "XNAS.ITCH: the gateway does not let us in: no"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -428,15 +460,14 @@ def test_wrong_usage(tmp_path: Path, arguments: list[str], message: str) -> None
 # The command, on Flink
 
 
-def stream_command(work: Workspace, gateway: LiveGateway, *options: object) -> Driver:
+def stream_command(work: Workspace, gateway: LiveGateway, engine: Sequence[object] = ()) -> Driver:
     engines.need_clusters()
     clock = tell_time(work, gateway.now_ns)
     arguments = (
         *("stream", "--databento", gateway.dataset, "--symbols", "ABC,XYZ", "--out", work.out),
         *("--gateway", f"127.0.0.1:{gateway.port}", "--clock", f"@{clock.path}"),
-        *engines.embedded_stream(),
+        *(engine or engines.embedded_stream()),
         *("--checkpointing_interval=1000", "--max_bundle_time_mills=50"),
-        *options,
     )
     return Driver(work.folder / "streamed", arguments)
 
@@ -492,4 +523,77 @@ def test_command_ends_where_the_gateway_refuses(work: Workspace) -> None:
         outcome = driver.wait(_SECONDS).expect(1)
     assert outcome.stderr.splitlines()[-1].startswith("candlebeam: XNAS.ITCH: ")
     assert "Authentication failed" in outcome.stderr
+    assert KEY not in outcome.output
+
+
+@pytest.mark.cluster
+def test_command_tells_what_fails_and_goes_on_once_it_can(work: Workspace) -> None:
+    """Flink goes on from the last checkpoint, and says nothing about why it had to."""
+    work.out.mkdir()
+    obstacle = work.out / "DATABENTO"
+    obstacle.write_bytes(b"")
+    items = [*NAMES, *TRADES]
+    with (
+        live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway,
+        stream_command(work, gateway) as driver,
+    ):
+        wait_until(lambda: "is not followed" in driver.stderr, "it says what fails", _SECONDS)
+        obstacle.unlink()
+        gateway.wait_for_sessions(1)
+        gateway.send(*TRADES)
+        gateway.now_ns = end_of(TRADES)
+        made = contents(in_batch(work, items).out)
+        wait_for_candles(work, driver, sum(map(len, made.values())))
+        os.killpg(driver.process.pid, signal.SIGINT)
+        outcome = driver.wait(_SECONDS).expect(0)
+    told = [line for line in outcome.stderr.splitlines() if "is not followed" in line]
+    assert len(told) == 1
+    assert "NotADirectoryError" in told[0]
+    assert_equal(work, items)
+
+
+@pytest.fixture(scope="module")
+def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
+    """Whose workers have the key; what is lost is made up for from checkpoints."""
+    engines.need_clusters()
+    folder = tmp_path_factory.mktemp("flink")
+    options = {**RESTARTS, "state.checkpoints.dir": f"file://{folder}/checkpoints"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABENTO_API_KEY", KEY)
+        with FlinkCluster(folder, task_managers=2, slots=1, options=options) as cluster:
+            yield cluster
+        cluster.assert_nothing_left()
+
+
+@pytest.mark.cluster
+def test_lost_worker(work: Workspace, flink: FlinkCluster) -> None:
+    items = [*NAMES, *TRADES]
+    with (
+        live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway,
+        stream_command(work, gateway, engines.stream_on_flink(flink)) as driver,
+    ):
+        gateway.wait_for_sessions(1)
+        gateway.send(*TRADES[:31])
+        wait_for_candles(work, driver)
+        # One of them has the session; it is gone for long enough that it is begun anew.
+        for process in flink.worker_processes():
+            os.kill(process, signal.SIGKILL)
+        gateway.send(*TRADES[31:])
+        gateway.now_ns = end_of(TRADES)
+        made = contents(in_batch(work, items).out)
+        wait_for_candles(work, driver, sum(map(len, made.values())))
+        assert len(gateway.subscriptions()) > 1
+        os.killpg(driver.process.pid, signal.SIGINT)
+        driver.wait(_SECONDS).expect(0)
+    assert_equal(work, items)
+
+
+@pytest.mark.cluster
+def test_a_refusal_on_a_cluster_ends_the_command(work: Workspace, flink: FlinkCluster) -> None:
+    with (
+        live_gateway(*NAMES, now_ns=MIDNIGHT_NS, key="db-another") as gateway,
+        stream_command(work, gateway, engines.stream_on_flink(flink)) as driver,
+    ):
+        outcome = driver.wait(_SECONDS).expect(1)
+    assert "Authentication failed" in outcome.stderr.splitlines()[-1]
     assert KEY not in outcome.output

@@ -51,13 +51,26 @@ def forget_lost_runners() -> None:
 def _print_no_known_traces() -> None:
     """Beam's workers print the traceback of whatever fails in them.
 
-    What is told in a line is left out, and so is what fails because a stream is being ended.
+    What is told in a line is left out, what fails because a stream is being ended, and what was
+    printed before: some runners try again without end.
     """
     from apache_beam.runners.worker import sdk_worker
 
+    printed: set[str] = set()
+
     def shown(*words: Any, **options: Any) -> None:
         error = sys.exc_info()[1]
-        if not (is_ending() or isinstance(error, (CandlebeamError, OSError))):
+        if not (is_ending() or _is_known(error) or repr(error) in printed):
+            printed.add(repr(error))
             print(*words, **options)
 
     vars(sdk_worker)["print"] = shown
+
+
+def _is_known(error: BaseException | None) -> bool:
+    """Whether an error is one that is told in a line; Beam may have made another of it."""
+    while error is not None:
+        if isinstance(error, (CandlebeamError, OSError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
