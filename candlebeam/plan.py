@@ -41,7 +41,8 @@ class MarketTask:
         group: root and relative path (without `.gz`) of these inputs, in file order.
         skipped: folder and name (without `.gz`) of inputs that were not there in earlier runs.
         covered: how many inputs the candles will cover.
-        base: bytes of the companion that the candles go on from; none if they start from scratch.
+        base: bytes of the companion that the candles go on from, without quiet candles at the end;
+            none if they start from scratch.
         notes, late_files: for the report.
         rebuilt: whether candles that were there are made again.
     """
@@ -87,7 +88,8 @@ class PlannedMarket:
         task: None if nothing is to be read.
         shards: of the task.
         error: why the market cannot be made; None if it can or needs not.
-        records: candles that are already there, and stay but for the last.
+        records: candles that are already there, and stay but for the last; quiet ones that a stream
+            has written at the end count where nothing is to be read.
         notes, late_files: for the report, if nothing is to be read.
     """
 
@@ -133,6 +135,8 @@ class _Base:
     companion: Companion | None = None
     notes: list[str] = field(default_factory=list)
     rebuilt: bool = False
+    #: Candles that are there, quiet ones at the end among them.
+    records: int = 0
 
 
 def plan_market(
@@ -177,7 +181,7 @@ def _find_base(market: Market, options: PlanOptions) -> _Base:
     if size is None or size < companion.size:
         found = f"has {size} of {companion.size} bytes" if has_records else "is missing"
         return _Base(notes=[f"{paths.records} {found}; the market was made again"], rebuilt=True)
-    return _Base(companion)
+    return _Base(companion.traded, records=companion.records)
 
 
 def _plan_fresh(
@@ -221,7 +225,7 @@ def _plan_resumed(
         return _plan_fresh(inventory, market, listed, options, _Base(notes=[note], rebuilt=True))
     new = [f for f in files if f not in known]
     if not new and not any(_has_grown(inventory, f, known[f]) for f in files):
-        return PlannedMarket(market, records=companion.records, late_files=late_files)
+        return PlannedMarket(market, records=base.records, late_files=late_files)
     inputs = FileRun(
         [f.full_path for f in files],
         [f.size for f in files],

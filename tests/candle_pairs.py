@@ -11,6 +11,7 @@ from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import BLOCK_DTYPE, Market, Records
 from candlebeam.rules.price_scale import PriceScale, PriceState
 from candlebeam.settings import CandleSettings
+from tests.growing_archive import all_files
 from tests.trade_batches import MARKET, MIDNIGHT, MINUTE
 
 SCALE = PriceScale(4)
@@ -59,3 +60,16 @@ def write_pair(folder: Path, companion: Companion, records: Records) -> CandlePa
     Path(paths.records).write_bytes(records.tobytes())
     Path(paths.companion).write_bytes(companion.encode())
     return paths
+
+
+def traded_files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, as it is without the quiet candles at the end, which are zeros."""
+    files = all_files(folder)
+    for name in [name for name in files if name.endswith(".json")]:
+        companion = Companion.decode(files[name], name)
+        records = name.removesuffix(".json") + ".bin"
+        assert len(files[records]) == companion.size
+        traded = companion.traded
+        assert not any(files[records][traded.size :])
+        files[name], files[records] = traded.encode(), files[records][: traded.size]
+    return files

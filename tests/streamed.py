@@ -32,7 +32,7 @@ class Stream:
 
     Args:
         root, out: the archive and the output.
-        lateness_ms, idle_ms, settings: as those of a stream.
+        lateness_ms, idle_ms, settings, quiet_candles: as those of a stream.
 
     Attributes:
         clock: event time; `time_ms` is what it says.
@@ -48,6 +48,7 @@ class Stream:
         lateness_ms: int = 600_000,
         idle_ms: int = 0,
         settings: CandleSettings | None = None,
+        quiet_candles: bool = False,
     ) -> None:
         self.said: list[str] = []
         self.given_up: dict[Market, str] = {}
@@ -56,6 +57,7 @@ class Stream:
         self._settings = settings or CandleSettings()
         self._lateness_ms, self._idle_ms = lateness_ms, idle_ms
         self._root, self._out = root, out
+        self._quiet_candles = quiet_candles
         self.clock = SetClock(speed=1e12)
         self.start()
 
@@ -70,9 +72,10 @@ class Stream:
             idle_ms=self._idle_ms,
             is_ours=lambda market: True,
             say=self.said.append,
+            quiet_candles=self._quiet_candles,
         )
         self._follower._archive._next = 0.0
-        self._commit = LiveCommit(str(self._out), self._settings)
+        self._commit = LiveCommit(str(self._out), self._settings, quiet_candles=self._quiet_candles)
 
     def checkpoint(self) -> bytes:
         return pickle.dumps((self.places, self.open))
@@ -92,7 +95,11 @@ class Stream:
             candles = self.open.get(market)
             if candles is None:
                 candles = self.open[market] = OpenCandles(
-                    market, self._settings.timeframe, self._lateness_ms, self._settings.price_scale
+                    market,
+                    self._settings.timeframe,
+                    self._lateness_ms,
+                    self._settings.price_scale,
+                    quiet=self._quiet_candles,
                 )
             candles.add(MarketUpdate(block, piece.mark, piece.watermark, piece.late, piece.base))
             update = candles.close()

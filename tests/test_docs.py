@@ -344,7 +344,7 @@ def _modules() -> list[Path]:
 def test_every_field_is_documented(what: str) -> None:
     companion = Companion(
         Market("C", "E", "S"), Timeframe(1000), 0, 1000, PriceScale(4), 1, 0,
-        ResumeState(CandleSettings()),
+        ResumeState(CandleSettings(), quiet=1),
     )  # fmt: skip
     report = Report([MarketOutcome("C/E/S")]).to_json()
     fields: dict[str, set[str]] = {

@@ -144,6 +144,7 @@ def test_json_document(tmp_path: Path) -> None:
                 "end": "2024-03-01T00:03:00Z",
                 "endTs": MIDNIGHT + 3 * MINUTE,
                 "records": 3,
+                "quietRecords": 0,
                 "lateTrades": 5,
                 "tooLate": 1,
                 "tooLateBytes": 3,

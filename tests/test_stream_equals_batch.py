@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from candlebeam.formats.candles.companion import CandlePaths, Companion, read_companion
 from candlebeam.market import Market
+from tests.candle_pairs import traded_files
 from tests.direct_backfill import backfill
 from tests.growing_archive import FOLDERS, MINUTE, GrowingArchive, all_files
 from tests.streamed import Stream
@@ -40,8 +41,8 @@ def fresh(archive: GrowingArchive, folder: Path) -> dict[str, bytes]:
 class Run:
     """A stream of an archive that grows, and what is done with it."""
 
-    def __init__(self, folder: Path, rng: Random, archive: GrowingArchive) -> None:
-        self.folder, self.rng, self.archive = folder, rng, archive
+    def __init__(self, folder: Path, rng: Random, archive: GrowingArchive, quiet: bool) -> None:
+        self.folder, self.rng, self.archive, self.quiet = folder, rng, archive, quiet
         self.out = folder / "out"
         self.out.mkdir()
         self.checkpoints: list[tuple[bytes, set[Market]]] = []
@@ -49,7 +50,12 @@ class Run:
         self._start()
 
     def _start(self) -> None:
-        self.stream = Stream(self.archive.root, self.out, lateness_ms=LATENESS_MS)
+        self.stream = Stream(
+            self.archive.root,
+            self.out,
+            lateness_ms=LATENESS_MS,
+            quiet_candles=self.quiet and self.rng.random() < 0.8,
+        )
         self.stream.clock.time_ms = self.archive.now
 
     def poll(self) -> None:
@@ -68,7 +74,7 @@ class Run:
         for market, folders in zip(MARKETS, FOLDERS, strict=True):
             companion = read_companion(CandlePaths.of(str(self.out), market).companion)
             if companion is not None:
-                found[folders] = companion
+                found[folders] = companion.traded
         return found
 
     def can_be_gone_on_from(self) -> bool:
@@ -101,13 +107,15 @@ class Run:
         shutil.copytree(self.out, copy)
         for outcome in backfill(self.archive.root, copy).values():
             assert outcome.error is None
-        assert all_files(copy) == fresh(self.archive, self.folder)
+        assert traded_files(copy) == fresh(self.archive, self.folder)
 
     def check_pairs(self) -> None:
         for folders, companion in self.companions().items():
             market = MARKETS[FOLDERS.index(folders)]
             paths = CandlePaths.of(str(self.out), market)
-            assert Path(paths.records).stat().st_size == companion.size
+            whole = read_companion(paths.companion)
+            assert whole is not None
+            assert Path(paths.records).stat().st_size == whole.size
             assert not Path(paths.late).exists()
             assert companion.state is not None
             assert companion.state.late_trades == 0
@@ -172,7 +180,7 @@ class Run:
         if self.stream.given_up:
             # What the user is told to do.
             backfill(self.archive.root, self.out)
-        assert all_files(self.out) == fresh(self.archive, self.folder)
+        assert traded_files(self.out) == fresh(self.archive, self.folder)
 
 
 @settings(
@@ -189,6 +197,7 @@ class Run:
     held_ms=st.sampled_from([0, 1_000, 90_000]),
     regimes=st.sampled_from(REGIMES),
     handovers=st.booleans(),
+    quiet=st.booleans(),
 )
 def test_files_of_a_stream_are_those_of_a_backfill(
     seed: int,
@@ -199,6 +208,7 @@ def test_files_of_a_stream_are_those_of_a_backfill(
     held_ms: int,
     regimes: tuple[str, ...],
     handovers: bool,
+    quiet: bool,
 ) -> None:
     rng = Random(seed)
     with tempfile.TemporaryDirectory() as name:
@@ -213,7 +223,7 @@ def test_files_of_a_stream_are_those_of_a_backfill(
             held_ms=held_ms,
             regimes=regimes,
         )
-        run = Run(folder, rng, archive)
+        run = Run(folder, rng, archive, quiet)
         while archive.now < archive.end:
             run.step(handovers)
         run.finish()

@@ -43,6 +43,10 @@ from candlebeam.errors import UsageError
     help="A market of --root that gives nothing for so long is quiet: its candles close by the"
     " clock.",
 )  # fmt: skip
+@click.option(
+    "--quiet-candles", is_flag=True,
+    help="Write candles without trades as time passes, not with the next one that has some.",
+)  # fmt: skip
 @click.option("--no-corrections", is_flag=True, help="Take the trades as they were recorded.")
 @click.option(
     "--correction", "corrections", multiple=True, metavar="NAME",

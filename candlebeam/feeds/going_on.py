@@ -54,6 +54,7 @@ def base_of(companion: Companion, paths: CandlePaths, state: ResumeState, tail: 
     Args:
         tail: what is not read again of the last candle.
     """
+    companion = companion.traded
     return Base(
         start_ts=companion.start_ts,
         end_ts=companion.end_ts,
@@ -66,7 +67,8 @@ def base_of(companion: Companion, paths: CandlePaths, state: ResumeState, tail: 
 
 
 def last_candle(companion: Companion, paths: CandlePaths) -> bytes:
-    """The last candle as it is stored, as a record of `BLOCK_DTYPE`."""
+    """The last candle with trades as it is stored, as a record of `BLOCK_DTYPE`."""
+    companion = companion.traded
     size, step = RECORD_DTYPE.itemsize, companion.timeframe.ms
     data = storage_of(paths.records).read(paths.records, companion.size - size, size)
     stored = np.frombuffer(data, RECORD_DTYPE)

@@ -159,6 +159,7 @@ class LogFollower:
         idle_ms: event time after which a market that gives nothing is taken to be quiet.
         is_ours: which markets to follow.
         say: called with a line for the user.
+        quiet_candles: whether the end of every candle is told, also of one without trades.
 
     A market's watermark is where its logs have been read to, or the clock's time less `idle_ms`
     where all of them are read and give nothing. It does not pass a log that is still to be read,
@@ -182,7 +183,9 @@ class LogFollower:
         idle_ms: int,
         is_ours: Callable[[Market], bool],
         say: Callable[[str], None],
+        quiet_candles: bool = False,
     ) -> None:
+        self._quiet_candles = quiet_candles
         self._archive, self._out, self._settings = archive, out, settings
         self._lateness_ms, self._clock, self._idle_ms = lateness_ms, clock, idle_ms
         self._is_ours, self._say = is_ours, say
@@ -298,8 +301,10 @@ class LogFollower:
         if watermark == place.watermark:
             return
         place = replace(place, watermark=watermark)
-        end = place.last_ts - place.last_ts % self._step + self._step
-        if place.told < end <= watermark:
+        end = watermark - watermark % self._step
+        if not self._quiet_candles:
+            end = min(end, place.last_ts - place.last_ts % self._step + self._step)
+        if place.last_ts and place.told < end:
             # A candle closes by it.
             place = replace(place, told=watermark)
             places[market] = place
@@ -316,6 +321,7 @@ class LogFollower:
         if companion is None:
             return MarketPlace(), None
         state = _checked(companion, paths, market, self._settings)
+        companion = companion.traded
         base = Base(
             start_ts=companion.start_ts,
             end_ts=companion.end_ts,

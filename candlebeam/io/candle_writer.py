@@ -8,7 +8,8 @@ A pair is made new in one of three ways.
   as well, the last or, in a stream, more of them, a journal decides it first. Then the companion is
   replaced.
 - One that is written anew: the candles are written beside their place, a journal decides, both
-  files are replaced.
+  files are replaced. So is one that becomes shorter, since a reader may have mapped it, and one
+  with quiet candles at its end that a backfill goes on from.
 
 A journal that is found is carried out; doing so twice does no harm.
 
@@ -130,12 +131,13 @@ def append(
 
     Args:
         old: the companion of the pair that is there.
-        records: the candles from the old last one on (which comes first), in order.
+        records: the candles from the last one on that has trades (which comes first), in order.
         size: bytes of the file with all of them.
         companion: gives the new companion, once all records have been taken.
     """
-    if not storage_of(paths.stem).is_local:
-        write_anew(paths, chain(_stored_records(paths, old.records - 1), records), size, companion)
+    kept = old.traded.records - 1
+    if kept < old.records - 1 or not storage_of(paths.stem).is_local:
+        write_anew(paths, chain(_stored_records(paths, kept), records), size, companion)
         return
     tail = b""
 
@@ -168,24 +170,29 @@ def overwrite(
     Args:
         old: the companion of the pair that is there.
         place: of the first of the records, from the start of the file; at most `old.records`.
-        records: all candles from there on.
+        records: all candles from there on but for quiet ones at the end; those that are there stay
+            so, unless the new pair has fewer of them.
         companion: the new one.
     """
     size = companion.size
-    if not storage_of(paths.stem).is_local:
+    if size < old.size or not storage_of(paths.stem).is_local:
         kept = _stored_records(paths, place)
         write_anew(paths, chain(kept, [(place, records)]), size, lambda: companion)
         return
     inside, behind = records[: old.records - place], records[old.records - place :]
-    offset = place * RECORD_DTYPE.itemsize
+    item = RECORD_DTYPE.itemsize
     with open(paths.records, "r+b") as file:
-        is_changed = os.pread(file.fileno(), inside.nbytes, offset) != inside.tobytes()
-        if len(behind):
-            _write_records(file.fileno(), [(old.records, behind)])
+        stored = np.frombuffer(os.pread(file.fileno(), inside.nbytes, place * item), RECORD_DTYPE)
+        changed = np.flatnonzero(stored != inside)
+        if size > old.size:
+            _write_records(file.fileno(), [(old.records, behind)] if len(behind) else [])
             file.truncate(size)
             os.fsync(file.fileno())
-    if is_changed:
-        _decide(paths, Journal(companion, inside.tobytes(), offset))
+    if len(changed):
+        first, last = int(changed[0]), int(changed[-1])
+        _decide(
+            paths, Journal(companion, inside[first : last + 1].tobytes(), (place + first) * item)
+        )
     elif companion != old:
         _put(paths, paths.companion, companion.encode())
 
@@ -195,7 +202,10 @@ def _stored_records(paths: CandlePaths, count: int) -> Iterator[Placed]:
     with storage_of(paths.stem).fetched([paths.records]) as (path,), open(path, "rb") as file:
         for place in range(0, count, _COPIED_RECORDS):
             length = min(_COPIED_RECORDS, count - place)
-            yield place, np.fromfile(file, RECORD_DTYPE, length)
+            data = os.pread(
+                file.fileno(), length * RECORD_DTYPE.itemsize, place * RECORD_DTYPE.itemsize
+            )
+            yield place, np.frombuffer(data, RECORD_DTYPE)
 
 
 def _write_records(descriptor: int, records: Iterable[Placed]) -> None:

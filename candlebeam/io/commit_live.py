@@ -40,18 +40,23 @@ class CommitCandles(beam.PTransform):
     in the log, and left alone until the stream is started again; the others go on.
 
     Args:
-        out: the output root.
-        settings: what the candles are made of.
+        out, settings, quiet_candles: as those of `LiveCommit`.
         staging: the staging folder.
         run: the name of the run: nothing is written once another has begun (`Staging.begin`); ""
             for none.
     """
 
     def __init__(
-        self, out: str, settings: CandleSettings, *, staging: str = "", run: str = ""
+        self,
+        out: str,
+        settings: CandleSettings,
+        *,
+        staging: str = "",
+        run: str = "",
+        quiet_candles: bool = False,
     ) -> None:
         super().__init__()
-        self._commit = _Commit(out, settings, staging, run)
+        self._commit = _Commit(out, settings, staging, run, quiet_candles=quiet_candles)
 
     def expand(self, updates: pvalue.PCollection) -> pvalue.PCollection:
         return updates | "Commit" >> beam.ParDo(self._commit).with_output_types(tuple[Market, int])
@@ -59,14 +64,21 @@ class CommitCandles(beam.PTransform):
 
 class _Commit(beam.DoFn):
     def __init__(
-        self, out: str, settings: CandleSettings, staging: str = "", run: str = ""
+        self,
+        out: str,
+        settings: CandleSettings,
+        staging: str = "",
+        run: str = "",
+        *,
+        quiet_candles: bool = False,
     ) -> None:
         super().__init__()
         self._out, self._settings = out, settings
         self._staging, self._run = Staging(staging), run
+        self._quiet_candles = quiet_candles
 
     def setup(self) -> None:
-        self._commit = LiveCommit(self._out, self._settings)
+        self._commit = LiveCommit(self._out, self._settings, quiet_candles=self._quiet_candles)
         self._given_up: dict[Market, str] = {}
 
     def process(self, element: tuple[Market, CandleUpdate]) -> Iterator[tuple[Market, int]]:

@@ -40,6 +40,7 @@ class FollowOptions(NamedTuple):
         idle_ms: event time after which a market that gives nothing is quiet.
         clock: tells event time.
         collector, exchange, symbol: filters; None takes all.
+        quiet_candles: whether the end of every candle is told, also of one without trades.
     """
 
     roots: tuple[str, ...]
@@ -53,6 +54,7 @@ class FollowOptions(NamedTuple):
     collector: str | None = None
     exchange: str | None = None
     symbol: str | None = None
+    quiet_candles: bool = False
 
     def wants(self, market: Market) -> bool:
         """Whether the filters take a market."""
@@ -126,6 +128,7 @@ class _Follow(beam.DoFn):
                     options.wants(market) and _share(market, options.readers) == int(reader)
                 ),
                 say=_LOG.warning,
+                quiet_candles=options.quiet_candles,
             )
         return self._followers[reader]
 

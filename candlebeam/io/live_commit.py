@@ -29,10 +29,13 @@ class LiveCommit:
     Args:
         out: the output root.
         settings: what the candles are made of.
+        quiet_candles: whether quiet candles that the files have at the end stay, also where an
+            update does not know of them yet; otherwise those are taken off.
     """
 
-    def __init__(self, out: str, settings: CandleSettings) -> None:
+    def __init__(self, out: str, settings: CandleSettings, *, quiet_candles: bool = False) -> None:
         self._out, self._settings = out, settings
+        self._quiet_candles = quiet_candles
         self._recovered: set[str] = set()
 
     def __call__(self, update: CandleUpdate) -> bool:
@@ -60,7 +63,7 @@ class LiveCommit:
         old = read_companion(paths.companion)
         if old is not None:
             self._check(paths, old, update)
-        if old is not None and _is_ahead(old, update):
+        if old is not None and _is_ahead(old.traded, update):
             self._write_late(paths, update, is_first, keeps_later=True)
             return False
         first_ts = int(update.block.candles["time"][0])
@@ -68,7 +71,7 @@ class LiveCommit:
         self._check_place(paths, old, place, update)
         records, _ = encode_candles(update.block, update.scale)
         self._write_late(paths, update, is_first, keeps_later=False)
-        new = self._companion(update)
+        new = self._companion(update, old)
         if old is None or (place == 0 and _differ(old, new)):
             write_anew(paths, [(0, records)], new.size, lambda: new)
         elif old.scale == new.scale:
@@ -110,7 +113,7 @@ class LiveCommit:
             return
         if old is None:
             raise CandlebeamError(f"{paths.companion} is gone: start the stream again")
-        if old.start_ts != update.start_ts or place >= old.records:
+        if old.start_ts != update.start_ts or place >= old.traded.records:
             raise CandlebeamError(
                 f"{paths.companion} is not the one that the stream went on from, or its last"
                 " inputs have changed: stop the stream, and `candlebeam backfill` brings it up to"
@@ -123,25 +126,30 @@ class LiveCommit:
                 " `candlebeam backfill` makes the market again"
             )
 
-    def _companion(self, update: CandleUpdate) -> Companion:
+    def _companion(self, update: CandleUpdate, old: Companion | None) -> Companion:
         timeframe = update.block.timeframe
+        end_ts = update.end_ts
+        if old is not None and self._quiet_candles:
+            # What readers have been told of stays.
+            end_ts = max(end_ts, old.end_ts)
         return Companion(
             market=update.block.market,
             timeframe=timeframe,
             start_ts=update.start_ts,
-            end_ts=update.end_ts,
+            end_ts=end_ts,
             scale=update.scale,
-            records=(update.end_ts - update.start_ts) // timeframe.ms,
+            records=(end_ts - update.start_ts) // timeframe.ms,
             last_input_start_ts=update.inputs[0].start_ts if update.inputs else update.start_ts,
             state=ResumeState(
                 settings=self._settings,
-                inputs=tuple(_input_state(mark, update.end_ts) for mark in update.inputs),
+                inputs=tuple(_input_state(mark, update.traded_end_ts) for mark in update.inputs),
                 covered=update.covered,
                 skipped=update.skipped,
                 late_trades=update.late_trades,
                 tail=update.tail,
                 prices=update.prices,
                 exact=update.exact,
+                quiet=(end_ts - update.traded_end_ts) // timeframe.ms,
             ),
         )
 
@@ -191,9 +199,9 @@ def _is_local(paths: CandlePaths) -> bool:
 
 
 def _is_ahead(old: Companion, update: CandleUpdate) -> bool:
-    """Whether the files have more in them than an update knows of."""
-    if old.end_ts != update.end_ts:
-        return old.end_ts > update.end_ts
+    """Whether the files have more in them than an update knows of, quiet candles apart."""
+    if old.end_ts != update.traded_end_ts:
+        return old.end_ts > update.traded_end_ts
     if old.state is None or not update.known:
         return False
     known = {(mark.root, mark.path): mark.text_bytes for mark in update.known}

@@ -156,15 +156,16 @@ class _Commit:
             return replace(companion, state=state)
 
         records = self._records(scale, first_place)
-        if old is not None and self._is_committed(old, companion):
-            for _ in records:
-                pass
-        elif old is None:
+        there = None if old is None else self._there(old, companion)
+        if old is None:
             write_anew(self._paths, records, companion.size, settled)
             # Trades that came too late for a stream are in it now.
             storage_of(self._paths.late).remove(self._paths.late)
+        elif there is None:
+            for _ in records:
+                pass
         elif old.scale == scale:
-            append(self._paths, old, records, companion.size, settled)
+            append(self._paths, there, records, companion.size, settled)
         else:
             records = chain(self._rescaled(old, scale), records)
             write_anew(self._paths, records, companion.size, settled)
@@ -176,17 +177,18 @@ class _Commit:
                 " a trade may have a wrong time"
             )
 
-    def _is_committed(self, old: Companion, new: Companion) -> bool:
-        """Whether a worker has done it already, which then was lost before it could say so.
+    def _there(self, old: Companion, new: Companion) -> Companion | None:
+        """The pair to go on from as it is there, which may have quiet candles at the end.
 
-        To write a pair that grows twice could rescale it twice.
+        None if a worker has done it already, which then was lost before it could say so. To write a
+        pair that grows twice could rescale it twice.
         """
         found = read_companion(self._paths.companion)
-        if found == old:
-            return False
-        if found is None or replace(found, state=None) != new:
+        if found is not None and found.traded == old:
+            return found
+        if found is None or replace(found.traded, state=None) != new:
             raise CandlebeamError(f"{self._paths.companion} was changed by another program")
-        return True
+        return None
 
     def _check_base(self, old: Companion) -> None:
         if self._outcome.late_trades and self._options.rebuild_late:

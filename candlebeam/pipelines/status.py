@@ -43,6 +43,7 @@ class MarketStatus:
         end_ts: the end of its last candle, ms.
         lag_ms: how long ago that was; below 0 while that candle lasts.
         records: candles, gaps among them.
+        quiet: how many of the last ones a stream has written without any trades in them.
         late_trades: trades that came too late for a backfill to put them in. None where another
             program made the file.
         too_late: trades in the file of those that came too late for a stream; None without one.
@@ -55,6 +56,7 @@ class MarketStatus:
     end_ts: int | None = None
     lag_ms: int | None = None
     records: int | None = None
+    quiet: int | None = None
     late_trades: int | None = None
     too_late: int | None = None
     too_late_bytes: int | None = None
@@ -71,6 +73,7 @@ class MarketStatus:
             "endTs": self.end_ts,
             "lagMs": self.lag_ms,
             "records": self.records,
+            "quietRecords": self.quiet,
             "lateTrades": self.late_trades,
             "tooLate": self.too_late,
             "tooLateBytes": self.too_late_bytes,
@@ -300,6 +303,7 @@ def _look(found: _Found, now_ms: int, *, being_written: bool) -> MarketStatus:
         end_ts=companion.end_ts,
         lag_ms=now_ms - companion.end_ts,
         records=companion.records,
+        quiet=companion.state.quiet if companion.state else None,
         late_trades=companion.state.late_trades if companion.state else None,
         too_late=lines,
         too_late_bytes=size,

@@ -53,6 +53,8 @@ class StreamRequest:
         idle_ms: event time after which a market that gives nothing is taken to be quiet.
         poll_s: how long to wait when nothing is new.
         walk_s: how often to look for new files.
+        quiet_candles: writes candles without trades as time passes, not with the next one that has
+            some.
         clock: tells event time.
         collector, exchange, symbol: filters; None takes all.
         staging: a folder for what is kept on the way; inside the output root by default.
@@ -69,6 +71,7 @@ class StreamRequest:
     idle_ms: int = 5_000
     poll_s: float = 0.2
     walk_s: float = 1.0
+    quiet_candles: bool = False
     clock: Clock = Clock()
     collector: str | None = None
     exchange: str | None = None
@@ -165,6 +168,7 @@ class _Stream:
             run=self._run,
             tick_ms=round(request.poll_s * 1000 * self._parallelism),
             elsewhere=self._target.master is not None,
+            quiet_candles=request.quiet_candles,
         )
         begin_stream()
         try:
@@ -208,6 +212,7 @@ class _Stream:
             collector=request.collector,
             exchange=request.exchange,
             symbol=request.symbol,
+            quiet_candles=request.quiet_candles,
         )
 
     def _follow_databento(self, subscription: DatabentoSubscription) -> DatabentoOptions:

@@ -33,6 +33,7 @@ class StreamOptions:
         staging, run: the staging folder, and the name by which the run is known there.
         tick_ms: how often to look for what is new.
         elsewhere: whether workers are processes that this one has not started.
+        quiet_candles: whether candles without trades are written as time passes.
     """
 
     follow: FollowOptions | DatabentoOptions
@@ -41,6 +42,7 @@ class StreamOptions:
     run: str = ""
     tick_ms: int = 200
     elsewhere: bool = False
+    quiet_candles: bool = False
 
 
 def build_stream(pipeline: beam.Pipeline, options: StreamOptions) -> pvalue.PCollection:
@@ -71,9 +73,16 @@ def build_stream(pipeline: beam.Pipeline, options: StreamOptions) -> pvalue.PCol
             timeframe=settings.timeframe,
             lateness_ms=options.follow.lateness_ms,
             price_scale=settings.price_scale,
+            quiet_candles=options.quiet_candles,
         )
         | "CommitCandles"
-        >> CommitCandles(options.out, settings, staging=options.staging, run=options.run)
+        >> CommitCandles(
+            options.out,
+            settings,
+            staging=options.staging,
+            run=options.run,
+            quiet_candles=options.quiet_candles,
+        )
     )
 
 

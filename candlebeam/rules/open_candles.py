@@ -146,6 +146,7 @@ class CandleUpdate:
         late: trades that came too late since the update before, by their number: they are the
             last of the market's late ones, which count from 1.
         watermark: up to where the market is complete, ms.
+        quiet: how many candles without trades, closed as well, are behind those of the block.
     """
 
     start_ts: int
@@ -162,11 +163,17 @@ class CandleUpdate:
     skipped: tuple[tuple[str, str], ...]
     late: tuple[tuple[int, LateTrade], ...]
     watermark: int
+    quiet: int = 0
+
+    @property
+    def traded_end_ts(self) -> int:
+        """End of the last candle with trades, ms."""
+        return int(self.block.candles["time"][-1]) + self.block.timeframe.ms
 
     @property
     def end_ts(self) -> int:
         """End of the last candle, ms."""
-        return int(self.block.candles["time"][-1]) + self.block.timeframe.ms
+        return self.traded_end_ts + self.quiet * self.block.timeframe.ms
 
 
 @dataclass
@@ -177,6 +184,7 @@ class OpenCandles:
         market, timeframe: whose candles, and their length.
         lateness_ms: how long after a candle has closed its trades still count.
         price_scale: the scale of all prices; None to choose the one they need.
+        quiet: whether candles without trades behind the last one with trades are told as well.
 
     Attributes:
         watermark: up to where the market is complete, ms.
@@ -184,9 +192,10 @@ class OpenCandles:
 
     It can be pickled, and its size depends on the lateness alone.
 
-    An update is due when a candle closes, when one that was given has changed, and when the inputs
-    that a later run has to read again are others. So whatever was given last, a later run can go
-    on from it: it finds all that open candles have got in the inputs it reads, none of it twice.
+    An update is due when a candle closes (with `quiet`, also one without trades), when one that was
+    given has changed, and when the inputs that a later run has to read again are others. So
+    whatever was given last, a later run can go on from it: it finds all that open candles have got
+    in the inputs it reads, none of it twice.
     One thing it cannot tell: trades older than the last candle in an input that starts after
     `CandleUpdate.inputs`. They are in the candles, and the later run counts them as late.
     """
@@ -195,6 +204,7 @@ class OpenCandles:
     timeframe: Timeframe
     lateness_ms: int
     price_scale: PriceScale | None = None
+    quiet: bool = False
     watermark: int = 0
     late_trades: int = 0
     _parts: dict[_Order, Records] = field(default_factory=dict)
@@ -281,6 +291,11 @@ class OpenCandles:
                 ends.append(int(times[place]) + self.timeframe.ms)
         return min(ends, default=None)
 
+    @property
+    def open_end_ts(self) -> int:
+        """The end of the candle that the watermark is in, ms."""
+        return self.watermark - self.watermark % self.timeframe.ms + self.timeframe.ms
+
     def close(self) -> CandleUpdate | None:
         """The candles up to the watermark; None if no update is due.
 
@@ -288,10 +303,11 @@ class OpenCandles:
             PriceScaleError: a price does not fit the price scale that was asked for.
             RangeError: a sum does not fit in 64 bits.
         """
-        end_ts = self._closed_end()
-        if end_ts == 0 or (end_ts == self._told_end_ts and not self._is_due):
+        end_ts, step = self._closed_end(), self.timeframe.ms
+        quiet = (self.watermark - end_ts) // step if self.quiet else 0
+        told_end_ts = end_ts + quiet * step
+        if end_ts == 0 or (told_end_ts == self._told_end_ts and not self._is_due):
             return None
-        step = self.timeframe.ms
         closed = self._merged(self._parts[order] for order in sorted(self._parts))
         closed = closed[closed["time"] < end_ts]
         start_ts = int(closed["time"][0])
@@ -317,10 +333,11 @@ class OpenCandles:
             skipped=self._skipped,
             late=self._late,
             watermark=self.watermark,
+            quiet=quiet,
         )
         self._settle(closed, scale)
         self._is_due, self._late = False, ()
-        self._told_end_ts, self._told_group_ts = end_ts, group_ts
+        self._told_end_ts, self._told_group_ts = told_end_ts, group_ts
         return update
 
     def _closed_end(self) -> int:

@@ -18,12 +18,15 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.utils.timestamp import Timestamp
 
 from candlebeam.errors import CandlebeamError, UsageError
+from candlebeam.feeds.clock import Clock
 from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.model import Market, Timeframe
 from candlebeam.rules.open_candles import CandleUpdate, MarketUpdate, OpenCandles
 from candlebeam.rules.price_scale import PriceScale
 
 _LOG = logging.getLogger("candlebeam")
+#: How much Beam's watermark may be ahead of the clock in earnest, ms.
+_AHEAD_MS = 60_000
 
 
 class CloseCandles(beam.PTransform):
@@ -41,6 +44,11 @@ class CloseCandles(beam.PTransform):
         timeframe: the length of a candle.
         lateness_ms: how long a candle that has closed may still change, ms of event time.
         price_scale: the scale of all prices; None to choose one a market.
+        quiet_candles: whether candles without trades are told as well when their end is passed, as
+            `CandleUpdate.quiet`. Updates with a watermark of their own then have to come for every
+            candle. By Beam's, those before the time that `clock` tells are told: it may go to the
+            end of all time when a pipeline ends.
+        clock: tells event time.
 
     A market whose trades cannot be put into candles (a sum that does not fit in 64 bits, a price
     that does not fit the scale that was asked for) is told in the log, and gives nothing any more;
@@ -53,11 +61,15 @@ class CloseCandles(beam.PTransform):
         timeframe: Timeframe,
         lateness_ms: int,
         price_scale: PriceScale | None = None,
+        quiet_candles: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__()
         if lateness_ms < 0:
             raise UsageError(f"lateness_ms {lateness_ms}: expected 0 or more")
-        self._close = _Close(timeframe, lateness_ms, price_scale)
+        self._close = _Close(
+            timeframe, lateness_ms, price_scale, quiet_candles=quiet_candles, clock=clock
+        )
 
     def expand(self, updates: pvalue.PCollection) -> pvalue.PCollection:
         return (
@@ -72,11 +84,18 @@ class _Close(beam.DoFn):
     END = userstate.TimerSpec("end", TimeDomain.WATERMARK)
 
     def __init__(
-        self, timeframe: Timeframe, lateness_ms: int, price_scale: PriceScale | None
+        self,
+        timeframe: Timeframe,
+        lateness_ms: int,
+        price_scale: PriceScale | None,
+        *,
+        quiet_candles: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__()
         self._timeframe, self._lateness_ms = timeframe, lateness_ms
         self._price_scale = price_scale
+        self._quiet_candles, self._clock = quiet_candles, clock or Clock()
 
     def process(
         self,
@@ -87,12 +106,18 @@ class _Close(beam.DoFn):
         market, update = element
         candles = _taken(state)
         if candles is None:
-            candles = OpenCandles(market, self._timeframe, self._lateness_ms, self._price_scale)
+            candles = OpenCandles(
+                market,
+                self._timeframe,
+                self._lateness_ms,
+                self._price_scale,
+                quiet=self._quiet_candles,
+            )
         if isinstance(candles, str):
             return
         with told_errors(f"the candles of {market} cannot be made"):
             yield from self._closed(candles, update, state)
-        if not update.watermark and (end := candles.next_end_ts) is not None:
+        if not update.watermark and (end := self._next_end(candles)) is not None:
             timer.set(Timestamp(micros=end * 1000))
 
     @userstate.on_timer(END)
@@ -105,11 +130,24 @@ class _Close(beam.DoFn):
         candles = _taken(state)
         if not isinstance(candles, OpenCandles):
             return
-        candles.watermark = max(candles.watermark, time.micros // 1000)
+        reached, end = time.micros // 1000, candles.next_end_ts
+        is_quiet = self._quiet_candles and (end is None or end > reached)
+        if is_quiet and reached > self._clock.now() + _AHEAD_MS:
+            # Beam's watermark has gone to the end of all time: no candle is quiet there.
+            if end is not None:
+                timer.set(Timestamp(micros=end * 1000))
+            return
+        candles.watermark = max(candles.watermark, reached)
         with told_errors(f"the candles of {candles.market} cannot be made"):
             yield from self._closed(candles, None, state)
-        if (end := candles.next_end_ts) is not None:
+        if (end := self._next_end(candles)) is not None:
             timer.set(Timestamp(micros=end * 1000))
+
+    def _next_end(self, candles: OpenCandles) -> int | None:
+        """When there will be something to close by Beam's watermark, ms; None if never."""
+        if self._quiet_candles and candles.watermark:
+            return candles.open_end_ts
+        return candles.next_end_ts
 
     @staticmethod
     def _closed(

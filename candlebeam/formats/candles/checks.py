@@ -179,11 +179,13 @@ def check_candles(candles: Candles, path: str, *, keep: int = KEPT_PLACES) -> li
     places = np.empty((kernels.CHECKS, keep), np.int64)
     mapped = MappedBytes(records)
     closed = highest = 0
-    # The last candle by itself: what the companion knows of prices leaves it out.
-    edges = [*range(0, len(records) - 1, _PIECE), len(records) - 1, len(records)]
-    for begin, end in pairwise(edges):
+    # The last candle with trades by itself: what the companion knows of prices leaves it out.
+    traded = companion.traded.records
+    edges = {*range(0, traded - 1, _PIECE), traded - 1, *range(traded, len(records), _PIECE)}
+    for begin, end in pairwise(sorted({*edges, len(records)})):
         part = records[begin:end]
-        closed = highest
+        if begin == traded - 1:
+            closed = highest
         found = kernels.check_records(
             part.view(np.int32).reshape(len(part), -1),
             part.view(np.int64).reshape(len(part), -1),
@@ -238,7 +240,7 @@ def _check_state(companion: Companion, state: ResumeState, highest: int) -> list
         wrong.append(
             Place(None, None, f"settings of candles of {companion.timeframe}", str(timeframe))
         )
-    last_ts = companion.end_ts - companion.timeframe.ms
+    last_ts = companion.traded.end_ts - companion.timeframe.ms
     if state.tail:
         tail_ts = int(np.frombuffer(state.tail, BLOCK_DTYPE)["time"][0])
         if tail_ts != last_ts:
@@ -256,15 +258,28 @@ def _check_state(companion: Companion, state: ResumeState, highest: int) -> list
 
 
 def _check_ends(companion: Companion, records: Records) -> list[Finding]:
-    ends = {0: "first", len(records) - 1: "last"}
+    traded = companion.traded.records
+    ends = {0: "first", traded - 1: "last"}
     places = tuple(
         Place(place, _ts(companion, place), f"something in the {name} candle", "a gap")
         for place, name in ends.items()
         if not any(records[place : place + 1].tobytes())
     )
-    if not places:
-        return []
-    return [Finding(ERROR, "ends", len(places), "the file begins or ends with a gap", places)]
+    findings = []
+    if places:
+        message = "the file begins or ends with a gap"
+        findings.append(Finding(ERROR, "ends", len(places), message, places))
+    if records[traded:].view(np.uint8).any():
+        findings.append(
+            one(
+                ERROR,
+                "ends",
+                "a candle at the end is not quiet",
+                f"{len(records) - traded} candles without anything in them, as quietRecords says",
+                "one with something",
+            )
+        )
+    return findings
 
 
 def _has_every_digit(companion: Companion) -> bool:

@@ -55,6 +55,8 @@ class ResumeState:
         tail: what all other files gave to the last candle, as one record of `BLOCK_DTYPE`, or none.
         prices: the state of the prices of every candle but the last.
         exact: whether every one of these prices can be had back from its record.
+        quiet: how many of the last records have no trades: a stream has written them as time
+            passed. All else here is said of the candles before them.
     """
 
     settings: CandleSettings
@@ -65,6 +67,7 @@ class ResumeState:
     tail: bytes = b""
     prices: PriceState = field(default_factory=PriceState)
     exact: bool = True
+    quiet: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` is the inverse."""
@@ -79,6 +82,7 @@ class ResumeState:
             "priceDecimals": self.prices.decimals,
             "highestPrice": self.prices.highest,
             "pricesExact": self.exact,
+            **({"quietRecords": self.quiet} if self.quiet else {}),
         }
 
     @classmethod
@@ -107,6 +111,7 @@ class ResumeState:
             tail=tail,
             prices=PriceState(_whole(values["priceDecimals"]), float(values["highestPrice"])),
             exact=values["pricesExact"] is True,
+            quiet=_count(values.get("quietRecords", 0)),
         )
 
 
@@ -130,6 +135,19 @@ class Companion:
     def size(self) -> int:
         """The bytes of `.bin` that count."""
         return self.records * RECORD_DTYPE.itemsize
+
+    @property
+    def traded(self) -> Companion:
+        """Without the quiet records at the end: what whoever goes on from it begins with."""
+        if self.state is None or not self.state.quiet:
+            return self
+        quiet = self.state.quiet
+        return replace(
+            self,
+            end_ts=self.end_ts - quiet * self.timeframe.ms,
+            records=self.records - quiet,
+            state=replace(self.state, quiet=0),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The object that is stored."""
@@ -192,7 +210,9 @@ class Companion:
         if isinstance(state, dict) and state.get("version") == STATE_VERSION:
             if not companion.records:
                 raise ValueError("no records")
-            return replace(companion, state=ResumeState.from_json(state))
+            companion = replace(companion, state=ResumeState.from_json(state))
+            if companion.traded.records <= 0:
+                raise ValueError(f"{companion.records} records, none of them before quiet ones")
         return companion
 
 
