@@ -54,9 +54,18 @@ class Gates:
         return sorted(pid for pid in pids if runs(pid))
 
     def wait(self, gate: str, count: int = 1) -> list[int]:
-        """Waits until processes are held at a gate; gives all of them."""
-        wait_until(lambda: len(self.held(gate)) >= count, f"a worker was held at {gate}")
-        return self.held(gate)
+        """Waits until processes are held at a gate; gives all of them.
+
+        One that its TaskManager gives up meanwhile may be gone by then.
+        """
+        held: list[int] = []
+
+        def are_held() -> bool:
+            held[:] = self.held(gate)
+            return len(held) >= count
+
+        wait_until(are_held, f"a worker was held at {gate}")
+        return held
 
     def what_came_of_commits(self, pid: int) -> str:
         """How the last commit of a process ended, once it has."""
