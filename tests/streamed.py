@@ -9,7 +9,8 @@ from pathlib import Path
 from candlebeam.errors import CandlebeamError
 from candlebeam.feeds.archive import GrowingArchive
 from candlebeam.feeds.clock import Clock
-from candlebeam.feeds.trade_logs import LogFollower, MarketPlace
+from candlebeam.feeds.places import MarketPlace
+from candlebeam.feeds.trade_logs import LogFollower
 from candlebeam.io.live_commit import LiveCommit
 from candlebeam.model import Market
 from candlebeam.rules.candles import aggregate

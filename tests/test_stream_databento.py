@@ -89,7 +89,11 @@ class Stream:
         """Has everything but the checkpoint made anew, as in a worker that was just started."""
         self.source = _Follow(pickle.loads(pickle.dumps(self.options)))  # noqa: S301
         self.source.setup()
-        self.commit = LiveCommit(self.options.out, self.options.settings)
+        self.commit = LiveCommit(
+            self.options.out,
+            self.options.settings,
+            quiet_candles=self.options.quiet_candles,
+        )
 
     def stop(self) -> None:
         self.source.teardown()
@@ -107,7 +111,12 @@ class Stream:
             settings = self.options.settings
             candles = self.open.setdefault(
                 trades.market,
-                OpenCandles(trades.market, settings.timeframe, self.options.lateness_ms),
+                OpenCandles(
+                    trades.market,
+                    settings.timeframe,
+                    self.options.lateness_ms,
+                    quiet=self.options.quiet_candles,
+                ),
             )
             block = aggregate(trades, settings.timeframe)
             candles.add(MarketUpdate(block, piece.mark, piece.watermark, piece.late, piece.base))
@@ -241,6 +250,30 @@ def test_a_quiet_market_closes_its_candles_by_heartbeats(work: Workspace) -> Non
         stream.until(lambda: contents(work.out) != {})
         stream.stop()
     assert_equal(work, [*NAMES, TRADES[0]])
+
+
+def test_quiet_minutes_are_written_by_heartbeats_where_that_is_asked_for(work: Workspace) -> None:
+    with live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway:
+        options = options_of(gateway, work)
+        stream = Stream(options._replace(quiet_candles=True))
+        stream.until_connected()
+        gateway.send(TRADES[0])
+        stream.until_order(1)
+        gateway.now_ns = MIDNIGHT_NS + 5 * MINUTE + SECOND + 250 * 10**6
+        stream.until(lambda: len(next(iter(contents(work.out).values()), b"")) == 5 * 56)
+        stream.stop()
+        (quiet,) = contents(work.out).values()
+        assert quiet[56:] == bytes(4 * 56)
+        (known,) = companions(work.out).values()
+        assert known["records"] == 5
+        assert known["candlebeam"]["quietRecords"] == 4
+        # Who goes on from it without the option takes them off.
+        gateway.send(*TRADES[1:])
+        gateway.now_ns = end_of(TRADES)
+        stream = Stream(options)
+        stream.until_heartbeat(gateway)
+        stream.stop()
+    assert_equal(work, [*NAMES, *TRADES])
 
 
 def test_a_checkpoint_is_gone_on_from(work: Workspace) -> None:

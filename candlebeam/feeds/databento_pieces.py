@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
@@ -16,7 +15,8 @@ from candlebeam.feeds.going_on import (
     last_candle,
     no_trades,
 )
-from candlebeam.feeds.trade_logs import DISORDER_MS, Piece
+from candlebeam.feeds.late_lines import LateLines
+from candlebeam.feeds.places import DISORDER_MS, Piece
 from candlebeam.formats.candles.companion import CandlePaths, Companion, read_companion
 from candlebeam.formats.dbn.metadata import COLLECTOR
 from candlebeam.model import Market, TradeBatch
@@ -33,8 +33,6 @@ _NS_PER_MS = 1_000_000
 _REACH_MS = NS_PER_DAY // _NS_PER_MS - 60_000
 #: How much earlier than the last candle it is begun, ms.
 _BEFORE_MS = 600_000
-#: Trades that come too late are told once in so many seconds, market by market.
-_TELL_LATE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ class LivePieces:
         settings: what the candles are made of.
         lateness_ms: how long after the end of a candle its trades still count.
         say: called with a line for the user.
+        quiet_candles: whether the end of every candle is told, also of one without trades.
 
     The watermark of every market is the feed's, less some disorder. A market's candles are gone on
     from by replaying the last of them from its start; where the replay does not reach back so far,
@@ -79,12 +78,14 @@ class LivePieces:
         *,
         lateness_ms: int,
         say: Callable[[str], None],
+        quiet_candles: bool = False,
     ) -> None:
+        self._quiet_candles = quiet_candles
         self._subscription, self._out, self._settings = subscription, out, settings
         self._lateness_ms, self._say = lateness_ms, say
         self._step = settings.timeframe.ms
         self._path = f"{subscription.dataset}/{subscription.schema}"
-        self._late: dict[Market, tuple[float, int]] = {}
+        self._late = LateLines(out, say)
 
     def begin(self, now_ns: int) -> FeedPosition | None:
         """From where a feed has to hand out trades that is to go on from the candles there are.
@@ -141,12 +142,14 @@ class LivePieces:
             )
             places[market] = place
             if late:
-                self._tell_late(market, len(late))
+                self._late.count(market, len(late))
             if is_told:
                 yield Piece(self._mark(place), place.told, late, base), trades
         for market, place in list(places.items()):
-            end = place.last_ts - place.last_ts % self._step + self._step
-            if place.told < end <= watermark and not place.refused:
+            end = watermark - watermark % self._step
+            if not self._quiet_candles:
+                end = min(end, place.last_ts - place.last_ts % self._step + self._step)
+            if place.told < end and not place.refused:
                 # A candle closes by it.
                 places[market] = replace(place, told=watermark)
                 yield Piece(self._mark(place), watermark), no_trades(market)
@@ -166,6 +169,7 @@ class LivePieces:
             if companion is None:
                 return LivePlace(), None
             state = checked_state(companion, paths, market, self._settings)
+            companion = companion.traded
         except CandlebeamError as error:
             self._say(f"{market} is not followed: {error}")
             return LivePlace(refused=str(error)), None
@@ -205,19 +209,6 @@ class LivePieces:
             )
         )
 
-    def _tell_late(self, market: Market, count: int) -> None:
-        """Says how many trades came too late, once in a while."""
-        now = time.monotonic()
-        told_at, waiting = self._late.get(market, (-_TELL_LATE_SECONDS, 0))
-        count += waiting
-        if now - told_at < _TELL_LATE_SECONDS:
-            self._late[market] = told_at, count
-            return
-        self._late[market] = now, 0
-        late = CandlePaths.of(self._out, market).late
-        trades = "1 trade" if count == 1 else f"{count} trades"
-        self._say(f"{market}: {trades} came too late, see {late}")
-
     def _companions(self) -> Iterator[Companion]:
         """Those of markets that the subscription may give trades of."""
         subscription = self._subscription
@@ -234,7 +225,7 @@ class LivePieces:
             except CandlebeamError:
                 continue  # told when the market's first trade comes
             if companion is not None and companion.state is not None:
-                yield companion
+                yield companion.traded
 
     def _known_symbols(self) -> list[str]:
         """Those of the dataset that have candles."""

@@ -6,124 +6,29 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from candlebeam.errors import CandlebeamError
 from candlebeam.feeds.archive import GrowingArchive, LogFile
 from candlebeam.feeds.clock import Clock
-from candlebeam.formats.candles.companion import CandlePaths, Companion, ResumeState, read_companion
-from candlebeam.formats.candles.kept_decimals import stored_decimals_kept
+from candlebeam.feeds.going_on import base_of, checked_state, chosen_trades, no_trades
+from candlebeam.feeds.late_lines import LateLines
+from candlebeam.feeds.places import DISORDER_MS, LogPlace, MarketPlace, Piece
+from candlebeam.formats.candles.companion import CandlePaths, read_companion
 from candlebeam.formats.trade_log.growing import Growth, read_growth
 from candlebeam.model import Market, TradeBatch
-from candlebeam.rules.open_candles import ROUNDED, Base, InputMark, LateTrade
+from candlebeam.rules.open_candles import Base, LateTrade
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import storage_of
 
 #: Bytes of text that are read of a log at once.
 READ_BYTES = 2 << 20
-#: Trades may come so much out of order without being late, ms.
-DISORDER_MS = 250
 #: The logs of so many starts are looked at for growth.
 _WATCHED_STARTS = 3
-#: Trades that come too late are told once in so many seconds, market by market.
-_TELL_LATE_SECONDS = 600.0
 _BRING_IN = "`candlebeam backfill --late rebuild` brings them in"
-
-
-@dataclass(frozen=True)
-class LogPlace:
-    """How far a trade log has been read.
-
-    Attributes:
-        log: which.
-        covered: how many logs of its market there are up to it.
-        name, size: the file that was read last, and its bytes then.
-        used: bytes of the file that stand for what was read of it.
-        text_bytes: bytes of its text up to the end of the last whole row that was read.
-        check: what that text ends with.
-        last_ts: the latest time of its trades, ms; 0 without any.
-        is_whole: whether there is nothing more to come.
-        is_sound: whether what was read last was neither damaged nor unreadable.
-        is_told: whether a piece has told of it.
-        seen: bytes of its text that the candles a stream goes on from were made of.
-    """
-
-    log: LogFile
-    covered: int
-    name: str = ""
-    size: int = 0
-    used: int = 0
-    text_bytes: int = 0
-    check: bytes = b""
-    last_ts: int = 0
-    is_whole: bool = False
-    is_sound: bool = True
-    is_told: bool = False
-    seen: int = 0
-
-    @property
-    def is_read_again(self) -> bool:
-        """Whether what it has given to the candles that are gone on from is not all read again."""
-        return self.text_bytes < self.seen
-
-    @property
-    def reached_ts(self) -> int:
-        """Up to where it has been read, ms."""
-        return self.last_ts or self.log.start_ts
-
-    def mark(self) -> InputMark:
-        """What `rules.open_candles` has to know of it."""
-        log = self.log
-        return InputMark(
-            log.start_ts,
-            log.path,
-            log.root,
-            self.name,
-            self.used,
-            self.text_bytes,
-            self.last_ts,
-            self.covered,
-        )
-
-
-@dataclass(frozen=True)
-class MarketPlace:
-    """How far the logs of a market have been read.
-
-    Attributes:
-        logs: the latest, in file order, without any left out in between.
-        from_ts: trades before it are in the candles that the stream goes on from, ms.
-        watermark: up to where the market is complete, ms.
-        told: the watermark that was told last.
-        last_ts: the latest time of its trades, ms.
-    """
-
-    logs: tuple[LogPlace, ...] = ()
-    from_ts: int = 0
-    watermark: int = 0
-    told: int = 0
-    last_ts: int = 0
-
-    def with_log(self, place: LogPlace) -> MarketPlace:
-        """With another place of one of its logs."""
-        return replace(
-            self, logs=tuple(place if each.log == place.log else each for each in self.logs)
-        )
-
-
-class Piece(NamedTuple):
-    """What goes with a batch of trades that was read: see `rules.open_candles.MarketUpdate`."""
-
-    mark: InputMark
-    watermark: int
-    late: tuple[LateTrade, ...] = ()
-    base: Base | None = None
 
 
 #: A piece of a market, with its trades.
@@ -196,7 +101,7 @@ class LogFollower:
         self._markets: list[Market] = []
         self._known_markets = 0
         self._first: Market | None = None
-        self._late: dict[Market, tuple[float, int]] = {}
+        self._late = LateLines(out, say, _BRING_IN)
         #: There was more to read than was read at once.
         self._cut: set[LogFile] = set()
         #: What logs were when they were found to be damaged.
@@ -259,7 +164,7 @@ class LogFollower:
         if untold is not None:
             place = replace(place.with_log(replace(untold, is_told=True)), told=place.watermark)
             places[market] = place
-            yield market, Piece(untold.mark(), place.watermark, base=base), _no_trades(market)
+            yield market, Piece(untold.mark(), place.watermark, base=base), no_trades(market)
             return True
         if not ready:
             yield from self._settled(market, place, states, places)
@@ -282,8 +187,8 @@ class LogFollower:
             self._grown_at[market] = time.monotonic()
             places[market] = replace(place, told=place.watermark)
             if late:
-                self._tell_late(market, len(late))
-            given = trades if trades is not None else _no_trades(market)
+                self._late.count(market, len(late))
+            given = trades if trades is not None else no_trades(market)
             yield market, Piece(now_at.mark(), place.watermark, late), given
         # What could not be read is passed over then.
         return bool(unread or behind or growth.outcome.error)
@@ -308,7 +213,7 @@ class LogFollower:
             # A candle closes by it.
             place = replace(place, told=watermark)
             places[market] = place
-            yield market, Piece(place.logs[-1].mark(), watermark), _no_trades(market)
+            yield market, Piece(place.logs[-1].mark(), watermark), no_trades(market)
         else:
             places[market] = place
 
@@ -320,17 +225,8 @@ class LogFollower:
         companion = read_companion(paths.companion)
         if companion is None:
             return MarketPlace(), None
-        state = _checked(companion, paths, market, self._settings)
-        companion = companion.traded
-        base = Base(
-            start_ts=companion.start_ts,
-            end_ts=companion.end_ts,
-            tail=state.tail,
-            prices=state.prices,
-            decimals_kept=stored_decimals_kept(paths, companion) if state.exact else ROUNDED,
-            late_trades=state.late_trades,
-            skipped=state.skipped,
-        )
+        state = checked_state(companion, paths, market, self._settings)
+        base = base_of(companion, paths, state, state.tail)
         found = [self._find(market, seen.root, seen.path) for seen in state.inputs]
         logs = sorted(
             (
@@ -340,7 +236,7 @@ class LogFollower:
             key=lambda each: each.log,
         )
         first = state.covered - len(logs) + 1
-        last_ts = companion.end_ts - companion.timeframe.ms
+        last_ts = base.end_ts - companion.timeframe.ms
         place = MarketPlace(
             logs=tuple(replace(each, covered=number) for number, each in enumerate(logs, first)),
             from_ts=last_ts,
@@ -524,11 +420,11 @@ class LogFollower:
         if int(trades.ts.min()) >= settled_ts:
             return trades, ()
         late = trades.ts < settled_ts
-        kept = _chosen(trades, ~late)
+        kept = chosen_trades(trades, ~late)
         if log.is_read_again:
             # They are in the candles that were gone on from.
             return kept, ()
-        gone = _chosen(trades, late)
+        gone = chosen_trades(trades, late)
         columns = (gone.ts, gone.price, gone.size, gone.buy, gone.liquidation)
         return kept, tuple(
             LateTrade(ts, price, size, buy, liquidation, log.log.path)
@@ -570,65 +466,3 @@ class LogFollower:
         if self._said.get(what) != line:
             self._said[what] = line
             self._say(line)
-
-    def _tell_late(self, market: Market, count: int) -> None:
-        """Says how many trades came too late, once in a while."""
-        now = time.monotonic()
-        told_at, waiting = self._late.get(market, (-_TELL_LATE_SECONDS, 0))
-        count += waiting
-        if now - told_at < _TELL_LATE_SECONDS:
-            self._late[market] = told_at, count
-            return
-        self._late[market] = now, 0
-        late = CandlePaths.of(self._out, market).late
-        trades = "1 trade" if count == 1 else f"{count} trades"
-        self._say(f"{market}: {trades} came too late, see {late}: {_BRING_IN}")
-
-
-def _checked(
-    companion: Companion, paths: CandlePaths, market: Market, settings: CandleSettings
-) -> ResumeState:
-    """The state of candles that can be gone on from. Raises `CandlebeamError`."""
-    state = companion.state
-    if companion.market != market:
-        raise CandlebeamError(f"{paths.companion} belongs to {companion.market}, not to {market}")
-    if state is None:
-        raise CandlebeamError(
-            f"{paths.companion} was written by another program, or another version of this one"
-        )
-    if different := settings.differences(state.settings):
-        raise CandlebeamError(
-            f"{paths.records} was made with other settings ({'; '.join(different)})"
-        )
-    try:
-        size = storage_of(paths.records).state(paths.records).size
-    except FileNotFoundError:
-        size = 0
-    if size < companion.size:
-        raise CandlebeamError(
-            f"{paths.records} has {size} of {companion.size} bytes: `candlebeam backfill` makes it"
-            " again"
-        )
-    return state
-
-
-def _chosen(trades: TradeBatch, chosen: npt.NDArray[np.bool_]) -> TradeBatch:
-    return TradeBatch(
-        trades.market,
-        trades.ts[chosen],
-        trades.price[chosen],
-        trades.size[chosen],
-        trades.buy[chosen],
-        trades.liquidation[chosen],
-    )
-
-
-def _no_trades(market: Market) -> TradeBatch:
-    return TradeBatch(
-        market,
-        np.empty(0, np.int64),
-        np.empty(0),
-        np.empty(0),
-        np.empty(0, np.uint8),
-        np.empty(0, np.uint8),
-    )

@@ -23,8 +23,8 @@ from candlebeam.feeds.databento_live import (
     FeedPosition,
 )
 from candlebeam.feeds.databento_pieces import LivePieces, LivePlace
+from candlebeam.feeds.places import Piece
 from candlebeam.feeds.stream_errors import StreamEndedError, told_errors
-from candlebeam.feeds.trade_logs import Piece
 from candlebeam.io.follow_trade_logs import timestamp_of
 from candlebeam.model import Market, TradeBatch
 from candlebeam.settings import CandleSettings
@@ -43,6 +43,7 @@ class DatabentoOptions(NamedTuple):
         lateness_ms: how long after the end of a candle its trades still count.
         clock: tells event time.
         key_name: the variable that has the key, in the environment of the workers.
+        quiet_candles: whether the end of every candle is told, also of one without trades.
     """
 
     subscription: DatabentoSubscription
@@ -51,6 +52,7 @@ class DatabentoOptions(NamedTuple):
     lateness_ms: int
     clock: Clock = Clock()
     key_name: str = "DATABENTO_API_KEY"
+    quiet_candles: bool = False
 
     @property
     def readers(self) -> int:
@@ -62,7 +64,7 @@ class FollowDatabento(beam.PTransform):
     """Hands out what the gateway has sent, whenever it is told to.
 
     In: a PCollection of (`str`, any), with one key, again and again. Out: a PCollection of
-    (`feeds.trade_logs.Piece`, `TradeBatch`), timestamped with the market's watermark. The pieces
+    (`feeds.places.Piece`, `TradeBatch`), timestamped with the market's watermark. The pieces
     of a market come in the order in which `transforms.live.CloseCandles` needs them.
 
     The session stays open from one element to the next. How far it has come is state, and so in the
@@ -111,6 +113,7 @@ class _Follow(beam.DoFn):
             options.settings,
             lateness_ms=options.lateness_ms,
             say=_LOG.warning,
+            quiet_candles=options.quiet_candles,
         )
         _FEEDS.use(options)
 

@@ -15,8 +15,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from candlebeam.feeds.archive import GrowingArchive
 from candlebeam.feeds.clock import Clock
+from candlebeam.feeds.places import MarketPlace, Piece
 from candlebeam.feeds.stream_errors import told_errors
-from candlebeam.feeds.trade_logs import LogFollower, MarketPlace, Piece
+from candlebeam.feeds.trade_logs import LogFollower
 from candlebeam.model import Market, TradeBatch
 from candlebeam.settings import CandleSettings
 
@@ -69,7 +70,7 @@ class FollowTradeLogs(beam.PTransform):
     """Reads what trade logs grow by, whenever it is told to.
 
     In: a PCollection of (`str`, any): the number of a reader ("0", "1", ...) as the key, again and
-    again; each time it reads what is there. Out: a PCollection of (`feeds.trade_logs.Piece`,
+    again; each time it reads what is there. Out: a PCollection of (`feeds.places.Piece`,
     `TradeBatch`), timestamped with the market's watermark. The pieces of a market come in the order
     in which `transforms.live.CloseCandles` needs them.
 

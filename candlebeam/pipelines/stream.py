@@ -227,6 +227,7 @@ class _Stream:
             lateness_ms=request.lateness_ms,
             clock=request.clock,
             key_name=KEY_NAME,
+            quiet_candles=request.quiet_candles,
         )
 
     def _note_job(self, job: Job) -> None:

@@ -10,8 +10,8 @@ from apache_beam import pvalue
 from apache_beam.io.flink.flink_streaming_impulse_source import FlinkStreamingImpulseSource
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.feeds.places import Piece
 from candlebeam.feeds.stream_errors import told_errors
-from candlebeam.feeds.trade_logs import Piece
 from candlebeam.io.check_workers import CheckWorkers
 from candlebeam.io.commit_live import CommitCandles
 from candlebeam.io.follow_databento import DatabentoOptions, FollowDatabento
