@@ -20,7 +20,7 @@ from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.running_job import refuse_while_running
 from candlebeam.settings import CandleSettings
-from candlebeam.storage import absolute
+from candlebeam.storage import absolute, is_remote
 from candlebeam.version import __version__
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ def run_stream(request: StreamRequest, say: Callable[[str], None] = print) -> Jo
         raise UsageError(_NEEDS_FLINK)
     if request.detach and target.master is None:
         raise UsageError("--detach is for a Flink cluster: expected a master")
+    for root in request.roots if target.master is None else ():
+        # Of a cluster its workers alone have to reach it.
+        if not is_remote(root) and not os.path.isdir(root):
+            raise UsageError(f"--root {root}: expected a folder with an archive, found none")
     options.view_as(StandardOptions).streaming = True
     if request.databento is not None and target.master is None:
         _check_databento()
