@@ -38,7 +38,15 @@ from tests import oracle
 from tests.agreement import assert_files_agree
 from tests.archives import HOUR, file_name
 from tests.beam_files import KeptFiles
-from tests.command_line import COMMAND, PATIENCE, Workspace, environment, leftovers, run_here
+from tests.command_line import (
+    COMMAND,
+    PATIENCE,
+    PROJECT,
+    Workspace,
+    environment,
+    leftovers,
+    run_here,
+)
 from tests.deliveries import make_delivery, sync
 from tests.faults import failing_from
 
@@ -395,7 +403,7 @@ def test_catalog_alone_is_looked_at_where_no_root_is_given(
 
 
 def test_databento_files_are_listed_each_round(tmp_path: Path, without_beam: None) -> None:
-    source = Path("examples/databento/XNAS.ITCH.trades.dbn.zst")
+    source = PROJECT / "examples/databento/XNAS.ITCH.trades.dbn.zst"
     data = tmp_path / "data"
     data.mkdir()
     with Follower(BackfillRequest(str(tmp_path / "out"), dbn=(str(data),))) as follower:
