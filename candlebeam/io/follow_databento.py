@@ -134,8 +134,9 @@ class _Follow(beam.DoFn):
     def _poll(self, before: _Known | None) -> tuple[_Known, list[tuple[Piece, TradeBatch]]]:
         if before is None:
             begun_ns = self._now_ns()
-            start = self._pieces.begin(begun_ns)
-            if start is not None and start.from_ms is not None:
+            # A moment, not whenever the session begins: a checkpoint may be older than that.
+            start = self._pieces.begin(begun_ns) or FeedPosition.at(begun_ns)
+            if start.from_ms is not None:
                 begun_ns = start.from_ms * _NS_PER_MS
             feed = _FEEDS.begun(self._options, start)
         else:
@@ -191,8 +192,8 @@ class _Feeds:
             return feed
         return self.begun(options, position)
 
-    def begun(self, options: DatabentoOptions, start: FeedPosition | None) -> DatabentoFeed:
-        """A feed that is begun anew; None means now."""
+    def begun(self, options: DatabentoOptions, start: FeedPosition) -> DatabentoFeed:
+        """A feed that is begun anew."""
         self.close(options)
         feed = self._opened(options, start)
         with self._lock:
@@ -200,7 +201,7 @@ class _Feeds:
         return feed
 
     @staticmethod
-    def _opened(options: DatabentoOptions, start: FeedPosition | None) -> DatabentoFeed:
+    def _opened(options: DatabentoOptions, start: FeedPosition) -> DatabentoFeed:
         key = os.environ.get(options.key_name, "").strip()
         if not key:
             raise StreamEndedError(

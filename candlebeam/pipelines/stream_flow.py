@@ -13,6 +13,7 @@ from candlebeam.errors import CandlebeamError
 from candlebeam.feeds.places import Piece
 from candlebeam.feeds.stream_errors import told_errors
 from candlebeam.io.check_workers import CheckWorkers
+from candlebeam.io.coders import MarketCoder  # noqa: F401  registers all coders
 from candlebeam.io.commit_live import CommitCandles
 from candlebeam.io.follow_databento import DatabentoOptions, FollowDatabento
 from candlebeam.io.follow_trade_logs import FollowOptions, FollowTradeLogs
