@@ -41,7 +41,7 @@ SETTINGS = CandleSettings(corrections=())
 ABC, XYZ = "DATABENTO/XNAS.ITCH/ABC", "DATABENTO/XNAS.ITCH/XYZ"
 #: What is not the same in the companion of a stream and that of a backfill of a file.
 _OF_THE_INPUT = ("inputs", "coveredFiles")
-_SECONDS = 120
+_SECONDS = 240
 
 
 def at(place: int, *, instrument: int = 7, side: bytes = b"N", **fields: Any) -> bytes:

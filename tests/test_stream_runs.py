@@ -26,7 +26,7 @@ from tests.worker_pools import wait_until as wait_for_long
 pytestmark = pytest.mark.cluster
 #: A replayed minute at a time, and how long one takes.
 _STEP_SECONDS = 0.03
-_SECONDS = 120
+_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
