@@ -13,6 +13,8 @@ from candlebeam.cli.running import (
     Interruption,
     ManyValues,
     ManyValuesOption,
+    candle_options,
+    candle_settings,
     check_writable,
     going_on_later,
     market_filters,
@@ -84,24 +86,11 @@ def _tell_indexed(summary: IndexSummary) -> None:
     help="Go on until Ctrl-C, and look for what is new this often: 500ms, 30s, 5m.",
 )  # fmt: skip
 @market_filters
-@click.option("--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day.")
+@candle_options
 @click.option("--force", is_flag=True, help="Make every market again, from all its files.")
-@click.option("--no-corrections", is_flag=True, help="Take the trades as they were recorded.")
-@click.option(
-    "--correction", "corrections", multiple=True, metavar="NAME",
-    help="Apply only this correction; may be given again.",
-)  # fmt: skip
 @click.option(
     "--no-snap", is_flag=True,
     help="AGG2: take numbers as they are stored, cut off at eight decimals.",
-)  # fmt: skip
-@click.option(
-    "--liquidations", type=click.Choice(["separate", "included"]), default="separate",
-    show_default=True, help="Count liquidations apart, or in prices and volumes as well.",
-)  # fmt: skip
-@click.option(
-    "--price-scale", default="auto", show_default=True, metavar="auto|N",
-    help="Stored prices are times N, a power of ten; auto chooses it a market.",
 )  # fmt: skip
 @click.option(
     "--late", type=click.Choice(["ignore", "rebuild"]), default="ignore", show_default=True,
@@ -145,20 +134,15 @@ def backfill(
     """
     from candlebeam.io.memory import keep_freed_memory
     from candlebeam.kernels import on_compile
-    from candlebeam.model import Timeframe
     from candlebeam.pipelines.backfill import BackfillRequest, run_backfill
-    from candlebeam.rules.corrections import CORRECTIONS
-    from candlebeam.rules.price_scale import PriceScale
-    from candlebeam.settings import CandleSettings
 
-    if no_corrections and corrections:
-        raise UsageError("--no-corrections and --correction: expected one of them")
-    all_of_them = tuple(CORRECTIONS)
-    settings = CandleSettings(
-        timeframe=Timeframe.parse(timeframe),
-        corrections=corrections or (() if no_corrections or not options["db"] else all_of_them),
+    settings = candle_settings(
+        timeframe=timeframe,
+        no_corrections=no_corrections,
+        corrections=corrections,
         liquidations=liquidations,
-        price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
+        price_scale=price_scale,
+        is_trade_log=bool(options["db"]),
         snap=not no_snap,
     )
     request = BackfillRequest(out=out, settings=settings, **options)

@@ -60,6 +60,64 @@ def market_filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def candle_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that say what candles are made of; see `candle_settings`."""
+    for option in (
+        click.option(
+            "--price-scale", default="auto", show_default=True, metavar="auto|N",
+            help="Stored prices are times N, a power of ten; auto chooses it a market.",
+        ),
+        click.option(
+            "--liquidations", type=click.Choice(["separate", "included"]), default="separate",
+            show_default=True, help="Count liquidations apart, or in prices and volumes as well.",
+        ),
+        click.option(
+            "--correction", "corrections", multiple=True, metavar="NAME",
+            help="Apply only this correction; may be given again.",
+        ),
+        click.option(
+            "--no-corrections", is_flag=True, help="Take the trades as they were recorded."
+        ),
+        click.option(
+            "--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day."
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def candle_settings(
+    *,
+    timeframe: str,
+    no_corrections: bool,
+    corrections: tuple[str, ...],
+    liquidations: str,
+    price_scale: str,
+    is_trade_log: bool,
+    snap: bool = True,
+) -> Any:
+    """The `CandleSettings` that the options of `candle_options` ask for.
+
+    Args:
+        is_trade_log: whether all corrections apply where none is named.
+    """
+    from candlebeam.model import Timeframe
+    from candlebeam.rules.corrections import CORRECTIONS
+    from candlebeam.rules.price_scale import PriceScale
+    from candlebeam.settings import CandleSettings
+
+    if no_corrections and corrections:
+        raise UsageError("--no-corrections and --correction: expected one of them")
+    by_default = tuple(CORRECTIONS) if is_trade_log and not no_corrections else ()
+    return CandleSettings(
+        timeframe=Timeframe.parse(timeframe),
+        corrections=corrections or by_default,
+        liquidations=liquidations,
+        price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
+        snap=snap,
+    )
+
+
 def progress() -> Any:
     """What shows how far a backfill has come: a bar on a terminal, lines in a log."""
     from candlebeam.pipelines.progress import LogProgress, TerminalProgress

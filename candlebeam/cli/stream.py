@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from candlebeam.cli.running import Interruption, ManyValues, market_filters
+from candlebeam.cli.running import (
+    Interruption,
+    ManyValues,
+    candle_options,
+    candle_settings,
+    market_filters,
+)
 from candlebeam.errors import UsageError
 
 
@@ -33,7 +39,7 @@ from candlebeam.errors import UsageError
 @click.option("--gateway", metavar="HOST:PORT", help="Another address of the live gateway.")
 @click.option("--out", required=True, type=click.Path(), help="The folder of the candle files.")
 @market_filters
-@click.option("--timeframe", default="1m", show_default=True, help="1s to 1d, a divisor of a day.")
+@candle_options
 @click.option(
     "--lateness", default="10m", show_default=True, metavar="DURATION",
     help="How long after the end of a candle its trades still count.",
@@ -46,19 +52,6 @@ from candlebeam.errors import UsageError
 @click.option(
     "--quiet-candles", is_flag=True,
     help="Write candles without trades as time passes, not with the next one that has some.",
-)  # fmt: skip
-@click.option("--no-corrections", is_flag=True, help="Take the trades as they were recorded.")
-@click.option(
-    "--correction", "corrections", multiple=True, metavar="NAME",
-    help="Apply only this correction; may be given again.",
-)  # fmt: skip
-@click.option(
-    "--liquidations", type=click.Choice(["separate", "included"]), default="separate",
-    show_default=True, help="Count liquidations apart, or in prices and volumes as well.",
-)  # fmt: skip
-@click.option(
-    "--price-scale", default="auto", show_default=True, metavar="auto|N",
-    help="Stored prices are times N, a power of ten; auto chooses it a market.",
 )  # fmt: skip
 @click.option(
     "--clock", "clock_text", metavar="TIME,SPEED|@FILE",
@@ -97,20 +90,16 @@ def stream(
     in a file SYMBOL.late beside the candles.
     """
     from candlebeam.kernels import on_compile
-    from candlebeam.model import Timeframe
     from candlebeam.pipelines.follow import parse_duration
     from candlebeam.pipelines.stream import StreamRequest, run_stream
-    from candlebeam.rules.corrections import CORRECTIONS
-    from candlebeam.rules.price_scale import PriceScale
-    from candlebeam.settings import CandleSettings
 
-    if no_corrections and corrections:
-        raise UsageError("--no-corrections and --correction: expected one of them")
-    settings = CandleSettings(
-        timeframe=Timeframe.parse(timeframe),
-        corrections=corrections or (() if no_corrections or databento else tuple(CORRECTIONS)),
+    settings = candle_settings(
+        timeframe=timeframe,
+        no_corrections=no_corrections,
+        corrections=corrections,
         liquidations=liquidations,
-        price_scale=None if price_scale == "auto" else PriceScale.parse(price_scale),
+        price_scale=price_scale,
+        is_trade_log=not databento,
     )
     request = StreamRequest(
         out=out,

@@ -18,9 +18,16 @@ from candlebeam.storage import storage_of
 
 
 def checked_state(
-    companion: Companion, paths: CandlePaths, market: Market, settings: CandleSettings
+    companion: Companion,
+    paths: CandlePaths,
+    market: Market,
+    settings: CandleSettings,
+    cure: str = "`candlebeam backfill` makes it again",
 ) -> ResumeState:
     """The state of candles that can be gone on from.
+
+    Args:
+        cure: what to do where records are missing.
 
     Raises:
         CandlebeamError: they cannot; why.
@@ -41,10 +48,7 @@ def checked_state(
     except FileNotFoundError:
         size = 0
     if size < companion.size:
-        raise CandlebeamError(
-            f"{paths.records} has {size} of {companion.size} bytes: `candlebeam backfill` makes it"
-            " again"
-        )
+        raise CandlebeamError(f"{paths.records} has {size} of {companion.size} bytes: {cure}")
     return state
 
 

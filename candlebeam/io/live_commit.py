@@ -7,6 +7,7 @@ import os
 from itertools import chain
 
 from candlebeam.errors import CandlebeamError
+from candlebeam.feeds.going_on import checked_state
 from candlebeam.formats.candles.companion import (
     CandlePaths,
     Companion,
@@ -21,6 +22,9 @@ from candlebeam.rules.open_candles import CandleUpdate, InputMark, LateTrade
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import storage_of
 from candlebeam.storage.durable import write_atomic
+
+#: What to do where records are missing.
+_CURE = "stop the stream, and `candlebeam backfill` makes the market again"
 
 
 class LiveCommit:
@@ -62,7 +66,7 @@ class LiveCommit:
     def _commit(self, paths: CandlePaths, update: CandleUpdate, is_first: bool) -> bool:
         old = read_companion(paths.companion)
         if old is not None:
-            self._check(paths, old, update)
+            checked_state(old, paths, update.block.market, self._settings, _CURE)
         if old is not None and _is_ahead(old.traded, update):
             self._write_late(paths, update, is_first, keeps_later=True)
             return False
@@ -80,30 +84,6 @@ class LiveCommit:
             kept = ((at, piece) for at, piece, _ in rescaled(paths, old, place, new.scale))
             write_anew(paths, chain(kept, [(place, records)]), new.size, lambda: new)
         return True
-
-    def _check(self, paths: CandlePaths, old: Companion, update: CandleUpdate) -> None:
-        """Raises `CandlebeamError` where the files cannot be the stream's."""
-        if old.state is None:
-            raise CandlebeamError(
-                f"{paths.companion} was written by another program, or another version of this one"
-            )
-        if old.market != update.block.market:
-            raise CandlebeamError(
-                f"{paths.companion} belongs to {old.market}, not to {update.block.market}"
-            )
-        if different := self._settings.differences(old.state.settings):
-            raise CandlebeamError(
-                f"{paths.records} was made with other settings ({'; '.join(different)})"
-            )
-        try:
-            size = storage_of(paths.records).state(paths.records).size
-        except FileNotFoundError:
-            size = 0
-        if size < old.size:
-            raise CandlebeamError(
-                f"{paths.records} has {size} of {old.size} bytes: stop the stream, and"
-                " `candlebeam backfill` makes the market again"
-            )
 
     def _check_place(
         self, paths: CandlePaths, old: Companion | None, place: int, update: CandleUpdate

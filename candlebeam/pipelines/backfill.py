@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from candlebeam.catalog import Catalog
-from candlebeam.cluster.job_record import JobRecord
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candles.companion import CandlePaths
 from candlebeam.inventory import Inventory
@@ -31,11 +28,10 @@ from candlebeam.pipelines.quiet import without_warnings
 from candlebeam.pipelines.remembered import Memory
 from candlebeam.pipelines.report import Report
 from candlebeam.pipelines.runner_config import early_worker_count
-from candlebeam.pipelines.running_job import refuse_while_running
+from candlebeam.pipelines.running_job import record_of, refuse_while_running
 from candlebeam.plan import DEFAULT_SHARD_BYTES, PlannedMarket, PlanOptions, plan_market
 from candlebeam.settings import CandleSettings, digest
 from candlebeam.storage import absolute
-from candlebeam.version import __version__
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -347,19 +343,13 @@ class Backfill:
         target = self._way.target
         assert target is not None
         assert target.master is not None
-        self._job = JobRecord(
-            run=self._run,
-            runner="FlinkRunner",
-            master=target.master.url,
-            job_name=job.name,
-            job_id=job.id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        self._job = record_of(
+            self._run,
+            target.master.url,
+            job,
             shards=self._work.shards,
-            bytes=self._work.bytes,
+            size=self._work.bytes,
             markets=self._work.markets,
-            version=__version__,
         )
         self._staging.write_job(self._job.encode())
 

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from datetime import datetime, timezone
 
 from candlebeam.cluster.flink_master import FlinkMaster, Job, MasterError
 from candlebeam.cluster.job_record import JobRecord
 from candlebeam.errors import CandlebeamError, FormatError
 from candlebeam.io.staging import Staging
+from candlebeam.version import __version__
 
 #: States of a job that was cancelled, or has failed, while its tasks are being ended.
 _ENDING = ("CANCELLING", "FAILING")
 _ENDING_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
+
+
+def record_of(
+    run: str, master: str, job: Job, *, shards: int = 0, size: int = 0, markets: int = 0
+) -> JobRecord:
+    """What is noted of a job that this process has submitted.
+
+    Args:
+        run: the name of the run.
+        master: the address of its cluster.
+        shards, size, markets: what it has to do; `size` in bytes of inputs.
+    """
+    return JobRecord(
+        run=run,
+        runner="FlinkRunner",
+        master=master,
+        job_name=job.name,
+        job_id=job.id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        shards=shards,
+        bytes=size,
+        markets=markets,
+        version=__version__,
+    )
 
 
 def noted_job(staging: Staging) -> JobRecord | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -18,10 +16,9 @@ from candlebeam.feeds.stream_errors import begin_stream, end_stream, why_ended
 from candlebeam.pipelines.backfill import clean_up, staging_of
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.quiet import without_warnings
-from candlebeam.pipelines.running_job import refuse_while_running
+from candlebeam.pipelines.running_job import record_of, refuse_while_running
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import absolute, is_remote
-from candlebeam.version import __version__
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -237,20 +234,7 @@ class _Stream:
     def _note_job(self, job: Job) -> None:
         master = self._target.master
         assert master is not None
-        self._job = JobRecord(
-            run=self._run,
-            runner="FlinkRunner",
-            master=master.url,
-            job_name=job.name,
-            job_id=job.id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            shards=0,
-            bytes=0,
-            markets=0,
-            version=__version__,
-        )
+        self._job = record_of(self._run, master.url, job)
         self._staging.write_job(self._job.encode())
 
 
