@@ -86,10 +86,12 @@ def test_newest_job_of_a_name_is_found(server: RestServer, master: FlinkMaster) 
 
 
 def test_job_is_found_by_its_id(server: RestServer, master: FlinkMaster) -> None:
+    server.answers["GET /jobs/overview"] = json_answer(
+        {"jobs": [job("b", 4, job_id="other"), job("a", 5, "FAILED")]}
+    )
+    # What Flink tells there may be seconds old.
     server.answers[f"GET /jobs/{JOB}"] = json_answer(job("a", 5) | {"vertices": []})
-    found = master.job(JOB)
-    assert found is not None
-    assert found.name == "a"
+    assert master.job(JOB) == Job(JOB, "a", "FAILED", 5, -1)
     assert master.job("0" * 32) is None
 
 

@@ -346,7 +346,7 @@ def note(out: Path, address: str) -> None:
 def test_job_of_a_cluster_is_shown(tmp_path: Path, server: RestServer, state: str) -> None:
     put(tmp_path, BTC)
     note(tmp_path, server.address)
-    server.answers[f"GET /jobs/{JOB}"] = json_answer(job("backfill", 1, state))
+    server.answers["GET /jobs/overview"] = json_answer({"jobs": [job("backfill", 1, state)]})
     lines = run_here("status", tmp_path).expect().stdout.splitlines()
     submitted = "submitted 2024-03-01T00:00:00+00:00 on driver-1"
     assert lines[0] == f"{tmp_path}: nobody is writing here"
@@ -358,6 +358,7 @@ def test_job_of_a_cluster_is_shown(tmp_path: Path, server: RestServer, state: st
 
 def test_job_that_its_master_does_not_know(tmp_path: Path, server: RestServer) -> None:
     note(tmp_path, server.address)
+    server.answers["GET /jobs/overview"] = json_answer({"jobs": []})
     found = look(tmp_path)
     assert list(status_lines(found))[1].endswith(": unknown to its master")
 

@@ -105,11 +105,8 @@ class FlinkMaster:
 
     def job(self, job_id: str) -> Job | None:
         """A job; None if the master knows none of this id (any more)."""
-        path = f"/jobs/{quote(job_id, safe='')}"
-        try:
-            return self._job(path, self._rest.get(path))
-        except NoSuchThing:
-            return None
+        # Flink keeps what it tells at /jobs/ID for seconds: a job that has ended may run there.
+        return next((job for job in self.jobs() if job.id == job_id), None)
 
     def root_exception(self, job_id: str) -> str:
         """Why a job failed, or last restarted: the whole stack trace; "" if it did neither."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from candlebeam.cluster.flink_master import Job
-    from candlebeam.pipelines.submitted import Target
+    from candlebeam.pipelines.target import Target
 
 STAGING_NAME = ".candlebeam-staging"
 _DETACH_WANTS = "--detach is for a Flink cluster: expected --runner=FlinkRunner and a master"

@@ -13,14 +13,14 @@ from candlebeam.pipelines.beam_options import has_job_server
 
 if TYPE_CHECKING:
     from candlebeam.cluster.flink_master import Job
-    from candlebeam.pipelines.submitted import Target
+    from candlebeam.pipelines.target import Target
 
 
 def find_target(options: PipelineOptions) -> Target | None:
     """Flink or Spark, or another runner with a job server; None for a run without one."""
     if not has_job_server(options):
         return None
-    from candlebeam.pipelines.submitted import Target
+    from candlebeam.pipelines.target import Target
 
     return Target(options)
 

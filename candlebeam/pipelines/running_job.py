@@ -71,6 +71,23 @@ def _settled(record: JobRecord) -> Job | None:
         time.sleep(_LOOK_SECONDS)
 
 
+def end_job(master: FlinkMaster, name: str) -> str:
+    """Asks for the end of a job of this name, if one runs; to be called again until it has ended.
+
+    Returns:
+        "" once it has ended, or where there is none; else what is known of it.
+    """
+    try:
+        job = master.find_job(name)
+        if job is None or job.ended:
+            return ""
+        if job.state not in _ENDING:
+            master.cancel(job.id)
+    except MasterError as error:
+        return f"the job {name} could not be ended: {error}"
+    return f"the job {job.id} at {master.url} has not ended yet ({job.state.lower()})"
+
+
 def refuse_while_running(staging: Staging, out: str) -> list[str]:
     """Makes sure that no job of an earlier command still writes an output.
 

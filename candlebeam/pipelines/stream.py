@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from candlebeam.feeds.databento_position import DatabentoSubscription
     from candlebeam.io.follow_databento import DatabentoOptions
     from candlebeam.io.follow_trade_logs import FollowOptions
-    from candlebeam.pipelines.submitted import Target
+    from candlebeam.pipelines.target import Target
 
 _NEEDS_FLINK = (
     "a stream runs on Flink: use --runner-config runner_configs/flink-stream.yaml; where there is"
