@@ -12,6 +12,9 @@ from typing import Any
 from candlebeam.errors import CandlebeamError
 from candlebeam.feeds.stream_errors import is_ending
 
+#: Where Beam's workers speak with their runner.
+_CHANNELS = ("apache_beam.runners.worker.data_plane", "apache_beam.runners.worker.sdk_worker")
+
 _forgets = False
 
 
@@ -60,17 +63,33 @@ def _print_no_known_traces() -> None:
 
     def shown(*words: Any, **options: Any) -> None:
         error = sys.exc_info()[1]
-        if not (is_ending() or _is_known(error) or repr(error) in printed):
+        if not (is_ending() or is_told_otherwise(error) or repr(error) in printed):
             printed.add(repr(error))
             print(*words, **options)
 
     vars(sdk_worker)["print"] = shown
 
 
-def _is_known(error: BaseException | None) -> bool:
-    """Whether an error is one that is told in a line; Beam may have made another of it."""
+def is_told_otherwise(error: BaseException | None) -> bool:
+    """Whether an error in a worker is one that the user gets to know of in a line.
+
+    That is so for those of this package and of the system, whatever Beam has made of them; and for
+    what a worker runs into when its runner is gone: errors of gRPC, and of what Beam lays over it.
+    """
+    import grpc
+
     while error is not None:
-        if isinstance(error, (CandlebeamError, OSError)):
+        if isinstance(error, (CandlebeamError, OSError, grpc.RpcError)):
+            return True
+        if _module_of(error) in _CHANNELS:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _module_of(error: BaseException) -> str:
+    """The module that has raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
