@@ -57,12 +57,16 @@ def encode_head(
     stype_in: str | None = "raw_symbol",
     stype_out: str = "instrument_id",
     ts_out: bool = False,
+    start_ns: int | None = None,
 ) -> bytes:
-    """The head of a file, encoded by the library."""
+    """The head of a file, encoded by the library.
+
+    It starts at `start_ns`; else at the first midnight, or without a schema nowhere.
+    """
     start = day_start_ns(START)
     metadata: Any = databento_dbn.Metadata(
         dataset=dataset,
-        start=start if schema else 0,
+        start=start_ns or (start if schema else 0),
         end=start + days * _NS_PER_DAY if schema else None,
         stype_in=None if stype_in is None else databento_dbn.SType.from_str(stype_in),
         stype_out=databento_dbn.SType.from_str(stype_out),

@@ -23,8 +23,8 @@ class MarketOutcome:
 
     Attributes:
         market: as `collector/exchange/symbol`.
-        status: "written", "up-to-date" (nothing was read), "empty" (no trade in its inputs, so no
-            candle file), or "failed".
+        status: "written", "up-to-date" (there was nothing to add), "empty" (no trade in its
+            inputs, so no candle file), or "failed".
         error: why it failed.
         notes: what else the user should know, in sentences.
         files, bytes_read: inputs that were read, and their size on disk.

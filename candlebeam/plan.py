@@ -7,7 +7,7 @@ decides is written down as a `MarketTask` and its `Shard`s, which go to the work
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from candlebeam.formats.candles.companion import (
     ResumeState,
 )
 from candlebeam.formats.candles.output import CandleOutput
-from candlebeam.inventory import Inventory, ListedFile
+from candlebeam.inventory import DBN, Inventory, ListedFile
 from candlebeam.model import Market
 from candlebeam.settings import CandleSettings
 from candlebeam.shards import FileRun, Shard, chunk_names, cut
@@ -27,6 +27,13 @@ from candlebeam.shards import FileRun, Shard, chunk_names, cut
 F = TypeVar("F")
 
 DEFAULT_SHARD_BYTES = 8 << 20
+#: Why candles are not made again by themselves.
+FROM_SESSION = (
+    "the candles have trades of a live session, which the inputs may not have: --force makes the"
+    " market from the inputs alone"
+)
+#: Of an input of which an earlier run has used everything that is older than what it is read for.
+_ALL_SEEN = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -206,21 +213,25 @@ def _plan_resumed(
 ) -> PlannedMarket:
     companion = base.companion
     assert companion is not None
+    if not state.files:
+        return _plan_behind_session(inventory, market, listed, options, base, state)
     last_start = companion.last_input_start_ts
     found = inventory.files(market, listed, last_start)
     known = _known_inputs(
-        inventory.path, state.inputs, [f for f in found if f.start_ts == last_start]
+        inventory.path, state.files, [f for f in found if f.start_ts == last_start]
     )
     last = max(known)
     files = [f for f in found if f in known or f > last]
     covered = inventory.count_before(market, listed, last_start) + sum(f <= last for f in found)
-    late_files = max(covered - state.covered, 0) + sum(
+    late_files = max(covered + len(state.sessions) - state.covered, 0) + sum(
         inventory.version(os.path.join(*place)) is not None for place in state.skipped
     )
     if options.rebuild_late and (late_files or state.late_trades):
         what = f"{state.late_trades} trades came"
         if late_files:
             what = f"{late_files} inputs were indexed"
+        if state.sessions:
+            raise CandlebeamError(f"{what} late; {FROM_SESSION}")
         note = f"{what} late; the market was made again"
         return _plan_fresh(inventory, market, listed, options, _Base(notes=[note], rebuilt=True))
     new = [f for f in files if f not in known]
@@ -241,6 +252,59 @@ def _plan_resumed(
         base=base,
         late_files=late_files,
         from_ts=companion.end_ts - companion.timeframe.ms,
+        skipped=state.skipped,
+    )
+
+
+def _plan_behind_session(
+    inventory: Inventory[F],
+    market: Market,
+    listed: F,
+    options: PlanOptions,
+    base: _Base,
+    state: ResumeState,
+) -> PlannedMarket:
+    """The plan for candles that end with a live session, which no file stands for.
+
+    The inputs that can hold trades from the last candle on are read, from its start. Of the others,
+    and of what is older, nothing is known: the session is taken to have had it, from the first
+    candle on.
+    """
+    companion = base.companion
+    assert companion is not None
+    if inventory.source != DBN:
+        raise CandlebeamError(
+            f"its candles end with a live session of {state.inputs[-1].path}, and not with a file"
+            f" of {inventory.path}; --force makes the market from what is there"
+        )
+    from_ts = companion.end_ts - companion.timeframe.ms
+    found = inventory.files(market, listed)
+    # What does not say where it starts has 0.
+    earlier = sum(0 < file.start_ts < companion.start_ts for file in found)
+    notes = []
+    if earlier:
+        what = "1 input begins" if earlier == 1 else f"{earlier} inputs begin"
+        notes.append(f"{what} before the first candle; what is older than it is not taken in")
+    if options.rebuild_late and state.late_trades:
+        notes.append(f"{state.late_trades} trades came late")
+    if notes and options.rebuild_late:
+        raise CandlebeamError(f"{'; '.join(notes)}; {FROM_SESSION}")
+    first = max(sum(file.start_ts <= from_ts for file in found) - 1, 0)
+    files = found[first:]
+    inputs = FileRun(
+        [f.full_path for f in files],
+        [f.size for f in files],
+        [_ALL_SEEN if f.start_ts < companion.end_ts else 0 for f in files],
+    )
+    return _planned(
+        inventory,
+        market,
+        options,
+        inputs,
+        [f for f in files if f.start_ts == files[-1].start_ts],
+        covered=state.covered + len(found),
+        base=replace(base, notes=[*base.notes, *notes]),
+        from_ts=from_ts,
         skipped=state.skipped,
     )
 

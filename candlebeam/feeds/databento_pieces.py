@@ -12,12 +12,18 @@ from candlebeam.feeds.going_on import (
     base_of,
     checked_state,
     chosen_trades,
-    last_candle,
     no_trades,
 )
 from candlebeam.feeds.late_lines import LateLines
 from candlebeam.feeds.places import DISORDER_MS, Piece
-from candlebeam.formats.candles.companion import CandlePaths, Companion, read_companion
+from candlebeam.formats.candles.companion import (
+    SESSION_NAME,
+    SESSION_ROOT,
+    CandlePaths,
+    Companion,
+    read_companion,
+)
+from candlebeam.formats.candles.stored import last_candle
 from candlebeam.formats.dbn.metadata import COLLECTOR
 from candlebeam.model import Market, TradeBatch
 from candlebeam.rules.contracts import ALL_SYMBOLS, CONTINUOUS, RAW_SYMBOL
@@ -26,8 +32,6 @@ from candlebeam.rules.open_candles import Base, InputMark, LateTrade
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import storage_of
 
-#: What stands for the archive in companions, and for the file.
-ROOT, NAME = "databento:", "live"
 _NS_PER_MS = 1_000_000
 #: How far back it can be begun: a little less than the gateway replays, ms.
 _REACH_MS = NS_PER_DAY // _NS_PER_MS - 60_000
@@ -156,7 +160,9 @@ class LivePieces:
 
     def _mark(self, place: LivePlace) -> InputMark:
         # One input, that has neither beginning nor end: how far it is read is a time.
-        return InputMark(0, self._path, ROOT, NAME, 0, place.last_ns, place.last_ts, 1)
+        return InputMark(
+            0, self._path, SESSION_ROOT, SESSION_NAME, 0, place.last_ns, place.last_ts, 1
+        )
 
     def _begin(
         self, batch: FeedBatch, begun_ns: int, gaps: Sequence[Gap]

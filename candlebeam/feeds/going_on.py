@@ -8,11 +8,8 @@ import numpy.typing as npt
 from candlebeam.errors import CandlebeamError
 from candlebeam.formats.candles.companion import CandlePaths, Companion, ResumeState
 from candlebeam.formats.candles.kept_decimals import stored_decimals_kept
-from candlebeam.formats.candles.records import RECORD_DTYPE
 from candlebeam.model import Market, TradeBatch
-from candlebeam.rules.candles import empty_candles
 from candlebeam.rules.open_candles import ROUNDED, Base
-from candlebeam.rules.price_scale import PRICE_FIELDS, restore
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import storage_of
 
@@ -68,23 +65,6 @@ def base_of(companion: Companion, paths: CandlePaths, state: ResumeState, tail: 
         late_trades=state.late_trades,
         skipped=state.skipped,
     )
-
-
-def last_candle(companion: Companion, paths: CandlePaths) -> bytes:
-    """The last candle with trades as it is stored, as a record of `BLOCK_DTYPE`."""
-    companion = companion.traded
-    size, step = RECORD_DTYPE.itemsize, companion.timeframe.ms
-    data = storage_of(paths.records).read(paths.records, companion.size - size, size)
-    stored = np.frombuffer(data, RECORD_DTYPE)
-    start_ts = companion.end_ts - step
-    candle = empty_candles(start_ts, 1, companion.timeframe)
-    if stored["high"][0]:
-        for name, price in zip(PRICE_FIELDS, restore(stored, companion.scale)[0], strict=True):
-            candle[name] = price
-        candle["first_ts"], candle["last_ts"] = start_ts, start_ts + step - 1
-    for name in RECORD_DTYPE.names[len(PRICE_FIELDS) :]:  # type: ignore[index]
-        candle[name] = stored[name]
-    return candle.tobytes()
 
 
 def chosen_trades(trades: TradeBatch, chosen: npt.NDArray[np.bool_]) -> TradeBatch:

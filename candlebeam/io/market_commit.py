@@ -18,13 +18,20 @@ from candlebeam.formats.candles.companion import (
     read_companion,
 )
 from candlebeam.formats.candles.records import encode_candles
+from candlebeam.formats.candles.stored import last_candle
 from candlebeam.formats.chunk_file import ChunkFile
 from candlebeam.io.candle_writer import Placed, append, recover, write_anew
-from candlebeam.io.merged_candles import SPAN_CANDLES, MergedCandles, StoredCandles
+from candlebeam.io.merged_candles import (
+    SPAN_CANDLES,
+    CandlesAfter,
+    CandleSource,
+    MergedCandles,
+    StoredCandles,
+)
 from candlebeam.io.rescaled import rescaled
 from candlebeam.model import BLOCK_DTYPE, CandleBlock, FileOutcome, Records
-from candlebeam.outcome import AGAIN, EMPTY, MarketOutcome, is_missing
-from candlebeam.plan import MarketTask
+from candlebeam.outcome import AGAIN, EMPTY, UP_TO_DATE, MarketOutcome, is_missing
+from candlebeam.plan import FROM_SESSION, MarketTask
 from candlebeam.rules.price_scale import PriceScale, PriceState, price_state
 from candlebeam.settings import CandleSettings
 from candlebeam.storage import storage_of
@@ -83,6 +90,8 @@ def commit_market(
     try:
         _Commit(task, chunks, options, outcome).run()
     except _MakeAgain as reason:
+        if _has_session(task):
+            return outcome.fail(f"{reason}; {FROM_SESSION}")
         outcome.status = AGAIN
         outcome.notes.append(f"{reason}; the market was made again")
     except CandlebeamError as error:
@@ -90,6 +99,14 @@ def commit_market(
     except OSError as error:
         outcome.fail(cannot_write(error, str(task.market)))
     return outcome
+
+
+def _has_session(task: MarketTask) -> bool:
+    """Whether a market goes on from candles that have trades of a live session."""
+    if not task.base:
+        return False
+    state = Companion.decode(task.base, str(task.market)).state
+    return state is not None and bool(state.sessions)
 
 
 class _Commit:
@@ -109,23 +126,31 @@ class _Commit:
         self._old = Companion.decode(task.base, self._paths.companion) if task.base else None
         tail = self._old.state.tail if self._old and self._old.state else b""
         self._tail = StoredCandles(np.frombuffer(tail, BLOCK_DTYPE))
+        self._sources: Sequence[CandleSource] = chunks
         self._merged = MergedCandles(task.market, self._timeframe, [self._tail, *chunks])
         self._spans: list[CandleBlock] | None = None
         # Whether every closed price can be had back; known once all records have been made.
         self._exact = self._old.state.exact if self._old and self._old.state else True
 
     def run(self) -> None:
-        old, merged = self._old, self._merged
+        old = self._old
         if old is not None:
             recover(self._paths)
+            is_kept = self._keep_of_session(old)
+            if is_kept and self._merged.end_ts == old.end_ts:
+                # Its companion stays as well: what the inputs have of its candle is not in it.
+                self._outcome.status, self._outcome.records = UP_TO_DATE, old.records
+                self._outcome.notes.append("the live session has had all that the inputs have")
+                return
             self._check_base(old)
-        elif not merged:
+        elif not self._merged:
             self._outcome.status = EMPTY
             if storage_of(self._paths.stem).exists(self._paths.records):
                 self._outcome.notes.append(
                     f"no trade was found; {self._paths.records} was left as it was"
                 )
             return
+        merged = self._merged
         start_ts = old.start_ts if old else merged.start_ts
         first_place = (merged.start_ts - start_ts) // self._timeframe.ms
         if merged.end_ts - merged.start_ts <= SPAN_CANDLES * self._timeframe.ms:
@@ -190,6 +215,22 @@ class _Commit:
             raise CandlebeamError(f"{self._paths.companion} was changed by another program")
         return None
 
+    def _keep_of_session(self, old: Companion) -> bool:
+        """Keeps the last candle of a live session as it is, if no input has more of its trades."""
+        if old.state is None or old.state.files:
+            return False
+        stored = np.frombuffer(last_candle(old, self._paths), BLOCK_DTYPE)
+        first = [chunk.read(0, min(1, chunk.length)) for chunk in self._chunks]
+        again = [candle for candle in first if candle["time"].tolist() == stored["time"].tolist()]
+        if sum(map(_trades, again)) >= _trades(stored):
+            return False
+        self._tail = StoredCandles(stored)
+        self._sources = [CandlesAfter(chunk, int(stored["time"][0])) for chunk in self._chunks]
+        self._merged = MergedCandles(
+            self._task.market, self._timeframe, [self._tail, *self._sources]
+        )
+        return True
+
     def _check_base(self, old: Companion) -> None:
         if self._outcome.late_trades and self._options.rebuild_late:
             raise _MakeAgain(f"{self._outcome.late_trades} trades came late")
@@ -247,7 +288,7 @@ class _Commit:
         """What the inputs before the last start have given to the last candle."""
         last_ts = self._merged.end_ts - self._timeframe.ms
         parts = [self._tail.read(0, self._tail.length)]
-        parts += [_last(chunk) for chunk in self._chunks[: self._task.group_ordinal]]
+        parts += [_last(source) for source in self._sources[: self._task.group_ordinal]]
         parts = [part[part["time"] == last_ts] for part in parts]
         together = MergedCandles(
             self._task.market, self._timeframe, [StoredCandles(part) for part in parts]
@@ -256,10 +297,12 @@ class _Commit:
 
     def _inputs(self) -> tuple[InputState, ...]:
         group = [f for chunk in self._chunks[self._task.group_ordinal :] for f in chunk.files]
-        return tuple(
+        files = [
             _input_state(root, path, file)
             for (root, path), file in zip(self._task.group, group, strict=False)
-        )
+        ]
+        sessions = self._old.state.sessions if self._old and self._old.state else ()
+        return (*sessions, *files)
 
     def _skipped(self) -> tuple[tuple[str, str], ...]:
         """Inputs that are covered though they were not there, by folder and name without `.gz`."""
@@ -272,8 +315,12 @@ class _Commit:
         return CandleBlock(self._task.market, self._timeframe, candles)
 
 
-def _last(chunk: ChunkFile) -> Records:
-    return chunk.read(max(chunk.length - 1, 0), chunk.length)
+def _last(source: CandleSource) -> Records:
+    return source.read(max(source.length - 1, 0), source.length)
+
+
+def _trades(candles: Records) -> int:
+    return int(candles["buy_count"].sum() + candles["sell_count"].sum())
 
 
 def _input_state(root: str, path: str, file: FileOutcome) -> InputState:

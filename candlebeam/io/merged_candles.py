@@ -40,6 +40,23 @@ class StoredCandles:
         return self._records[begin:end]
 
 
+class CandlesAfter:
+    """A `CandleSource` of another's candles, without a first one that is not after a moment.
+
+    Args:
+        source: whose second candle, if there is one, is after it.
+        ts: the moment, ms.
+    """
+
+    def __init__(self, source: CandleSource, ts: int) -> None:
+        self._source = source
+        self._left_out = int((source.read(0, min(1, source.length))["time"] <= ts).sum())
+        self.length = source.length - self._left_out
+
+    def read(self, begin: int, end: int) -> Records:
+        return self._source.read(begin + self._left_out, end + self._left_out)
+
+
 class MergedCandles:
     """The candles of several sources of one market, merged in the order of the sources.
 

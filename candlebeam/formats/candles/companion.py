@@ -21,6 +21,8 @@ from candlebeam.storage import storage_of
 
 #: Version of what Candlebeam adds to a companion.
 STATE_VERSION = 1
+#: What stands for the root of an input that is a live session, and for its name.
+SESSION_ROOT, SESSION_NAME = "databento:", "live"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class InputState:
         path: relative to that, without `.gz`.
         name: the file name that was read.
         size: its bytes when it was read.
-        text_bytes: bytes of its text up to the end of its last whole row.
+        text_bytes: bytes of its text up to the end of its last whole row; of a live session the
+            latest time of its trades, ns.
     """
 
     root: str
@@ -41,6 +44,11 @@ class InputState:
     size: int
     text_bytes: int
 
+    @property
+    def is_session(self) -> bool:
+        """Whether it is a live session, which cannot be read again."""
+        return self.root == SESSION_ROOT
+
 
 @dataclass(frozen=True)
 class ResumeState:
@@ -48,8 +56,9 @@ class ResumeState:
 
     Attributes:
         settings: what the candles were made with.
-        inputs: the files that start at `lastInputStartTs`, in file order. They are read again.
-        covered: how many files the candles cover, those included.
+        inputs: the files that start at `lastInputStartTs`, in file order. They are read again. Live
+            sessions that the candles have trades of stand before them.
+        covered: how many inputs the candles cover, those included.
         skipped: folder and name of covered files that were not there, and so were left out.
         late_trades: trades that came too late in all runs so far, and were left out.
         tail: what all other files gave to the last candle, as one record of `BLOCK_DTYPE`, or none.
@@ -68,6 +77,16 @@ class ResumeState:
     prices: PriceState = field(default_factory=PriceState)
     exact: bool = True
     quiet: int = 0
+
+    @property
+    def sessions(self) -> tuple[InputState, ...]:
+        """The live sessions among the inputs."""
+        return tuple(each for each in self.inputs if each.is_session)
+
+    @property
+    def files(self) -> tuple[InputState, ...]:
+        """The files among the inputs."""
+        return tuple(each for each in self.inputs if not each.is_session)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` is the inverse."""
