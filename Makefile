@@ -1,4 +1,4 @@
-# make test    the whole gate: what is needed to run it, the checks, the tests
+# make test    the whole gate: what is needed to run it, the checks, the tests (JOBS=2 at a time)
 # make demo    index and backfill the sample in examples/, and show candles
 # make cluster-demo   the same on a real standalone Flink cluster, started here; needs Java and Maven
 # make check   ruff and mypy alone
@@ -16,6 +16,7 @@ SHELL := bash
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 LOCK_ARGS ?= --upgrade
@@ -34,8 +35,9 @@ COMPILE = $(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.1
 
 .PHONY: test check demo cluster-demo bench bench-cluster bench-stream dist lock clean
 
+# A module's tests stay together: what starts a cluster starts it once.
 test: check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from candlebeam.formats.candles.companion import SESSION_ROOT
 from tests.command_line import Workspace, companions, contents, run_here
 from tests.dbn_files import MIDNIGHT_NS, write_dbn
 from tests.live_gateway import KEY, live_gateway
-from tests.test_stream_databento import (
+from tests.live_streams import (
     ABC,
     NAMES,
     SECOND,

@@ -6,150 +6,32 @@ The gateway is a real one, on the loopback.
 from __future__ import annotations
 
 import logging
-import os
-import pickle
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from candlebeam.cluster.problems import explain, is_hopeless
-from candlebeam.feeds.clock import Clock
-from candlebeam.feeds.databento_position import ASKED, DatabentoSubscription
 from candlebeam.feeds.stream_errors import StreamEndedError, begin_stream, told_errors, why_ended
-from candlebeam.io.follow_databento import _FEEDS, DatabentoOptions, _Follow
-from candlebeam.io.live_commit import LiveCommit
-from candlebeam.model import Market
-from candlebeam.rules.candles import aggregate
-from candlebeam.rules.open_candles import MarketUpdate, OpenCandles
-from candlebeam.settings import CandleSettings
-from clusters.flink import FlinkCluster
-from clusters.flink_settings import RESTARTS
-from tests import engines
+from candlebeam.io.follow_databento import _FEEDS
 from tests.command_line import Workspace, companions, contents, run_here
-from tests.dbn_files import MIDNIGHT_NS, mapping, trade, write_dbn
-from tests.drivers import Driver
-from tests.live_gateway import KEY, Fault, LiveGateway, live_gateway
-from tests.worker_pools import wait_until
-
-SECOND = 10**9
-MINUTE, HOUR = 60 * SECOND, 3600 * SECOND
-SETTINGS = CandleSettings(corrections=())
-ABC, XYZ = "DATABENTO/XNAS.ITCH/ABC", "DATABENTO/XNAS.ITCH/XYZ"
-#: What is not the same in the companion of a stream and that of a backfill of a file.
-_OF_THE_INPUT = ("inputs", "coveredFiles")
-_SECONDS = 240
-
-
-def at(place: int, *, instrument: int = 7, side: bytes = b"N", **fields: Any) -> bytes:
-    """The trade at a place of a sequence."""
-    price = 100 * 10**9 + place * 7919 % 500 * 10**7
-    return trade(
-        place * 7 * SECOND,
-        price,
-        place % 9 + 1,
-        side,
-        instrument=instrument,
-        sequence=place,
-        **fields,
-    )
-
-
-NAMES = [mapping(7, "ABC"), mapping(8, "XYZ")]
-#: Some minutes of two markets.
-TRADES = [at(place, instrument=7 + place % 3 // 2) for place in range(60)]
-
-
-class State:
-    """The state of one key."""
-
-    def __init__(self) -> None:
-        self.value: bytes = pickle.dumps(None)
-
-    def read(self) -> Any:
-        return pickle.loads(self.value)  # noqa: S301
-
-    def write(self, value: Any) -> None:
-        self.value = pickle.dumps(value)
-
-
-class Stream:
-    """What the pipeline does, step by step, in this thread."""
-
-    def __init__(self, options: DatabentoOptions) -> None:
-        self.options = options
-        self.state = State()
-        self.open: dict[Market, OpenCandles] = {}
-        self.start()
-
-    def start(self) -> None:
-        """Has everything but the checkpoint made anew, as in a worker that was just started."""
-        self.source = _Follow(pickle.loads(pickle.dumps(self.options)))  # noqa: S301
-        self.source.setup()
-        self.commit = LiveCommit(
-            self.options.out,
-            self.options.settings,
-            quiet_candles=self.options.quiet_candles,
-        )
-
-    def stop(self) -> None:
-        self.source.teardown()
-
-    def checkpoint(self) -> bytes:
-        return pickle.dumps((self.state.value, self.open))
-
-    def restore(self, checkpoint: bytes) -> None:
-        self.state.value, self.open = pickle.loads(checkpoint)  # noqa: S301
-        self.start()
-
-    def poll(self) -> None:
-        for found in self.source.process(("0", None), self.state):
-            piece, trades = found.value
-            settings = self.options.settings
-            candles = self.open.setdefault(
-                trades.market,
-                OpenCandles(
-                    trades.market,
-                    settings.timeframe,
-                    self.options.lateness_ms,
-                    quiet=self.options.quiet_candles,
-                ),
-            )
-            block = aggregate(trades, settings.timeframe)
-            candles.add(MarketUpdate(block, piece.mark, piece.watermark, piece.late, piece.base))
-            if (update := candles.close()) is not None:
-                self.commit(update)
-
-    def until(self, over: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not over():
-            assert time.monotonic() < deadline
-            self.poll()
-            time.sleep(0.005)
-
-    def until_connected(self) -> None:
-        """Until the feed knows when it has begun."""
-        self.until(lambda: self.known is not None and self.known.position.start_ns is not None)
-
-    def until_order(self, order: int) -> None:
-        """Until so many trades have been handed out."""
-        self.until(lambda: self.known is not None and self.known.position.order == order)
-
-    @property
-    def known(self) -> Any:
-        return self.state.read()
-
-    def until_heartbeat(self, gateway: LiveGateway) -> None:
-        """Until all there is has come, and a heartbeat behind it."""
-
-        def is_heard() -> bool:
-            reached = self.known and self.known.position.watermark_ns
-            return bool(reached) and reached >= gateway.now_ns - SECOND
-
-        self.until(is_heard)
+from tests.dbn_files import MIDNIGHT_NS, write_dbn
+from tests.live_gateway import KEY, Fault, live_gateway
+from tests.live_streams import (
+    ABC,
+    MINUTE,
+    NAMES,
+    SECOND,
+    TRADES,
+    XYZ,
+    Stream,
+    assert_equal,
+    at,
+    end_of,
+    in_batch,
+    options_of,
+    sent,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -164,62 +46,6 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def work(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
-
-
-def tell_time(work: Workspace, ns: int) -> Clock:
-    path = work.folder / "clock"
-    path.write_text(str(ns // 10**6))
-    return Clock(path=str(path))
-
-
-def options_of(
-    gateway: LiveGateway, work: Workspace, *, lateness_ms: int = 600_000, **subscription: Any
-) -> DatabentoOptions:
-    asked = DatabentoSubscription(
-        gateway.dataset,
-        ("ABC", "XYZ"),
-        gateway="127.0.0.1",
-        port=gateway.port,
-        names=ASKED,
-        **subscription,
-    )
-    clock = tell_time(work, gateway.now_ns)
-    return DatabentoOptions(asked, str(work.out), SETTINGS, lateness_ms, clock)
-
-
-def in_batch(work: Workspace, items: Sequence[bytes]) -> Workspace:
-    """What a backfill makes of a file of the records."""
-    batch = Workspace(work.folder / "batch")
-    batch.folder.mkdir(exist_ok=True)
-    path = write_dbn(batch.folder / "live.dbn", items, (), schema=None, stype_in=None)
-    run_here("backfill", "--dbn", path, "--out", batch.out, "--force").expect()
-    return batch
-
-
-def candles_of(out: Path) -> dict[str, dict[str, Any]]:
-    """The companions without what tells of the inputs."""
-    found = companions(out)
-    for each in found.values():
-        del each["lastInputStartTs"]
-        for name in _OF_THE_INPUT:
-            del each["candlebeam"][name]
-    return found
-
-
-def assert_equal(work: Workspace, items: Sequence[bytes]) -> None:
-    batch = in_batch(work, items)
-    assert contents(work.out) == contents(batch.out)
-    assert candles_of(work.out) == candles_of(batch.out)
-
-
-def end_of(items: Sequence[bytes], minutes: int = 2) -> int:
-    """Some time after the last of the records."""
-    return MIDNIGHT_NS + len(items) * 7 * SECOND + minutes * MINUTE
-
-
-def sent(gateway: LiveGateway, stream: Stream, items: Sequence[bytes]) -> None:
-    gateway.send(*items)
-    stream.until_heartbeat(gateway)
 
 
 @pytest.mark.parametrize(
@@ -488,145 +314,3 @@ def test_a_refusal_on_a_cluster_is_told_in_its_words() -> None:
 def test_wrong_usage(tmp_path: Path, arguments: list[str], message: str) -> None:
     outcome = run_here("stream", *arguments, "--out", tmp_path / "out").expect(2)
     assert message in outcome.stderr
-
-
-# The command, on Flink
-
-
-def stream_command(work: Workspace, gateway: LiveGateway, engine: Sequence[object] = ()) -> Driver:
-    engines.need_clusters()
-    clock = tell_time(work, gateway.now_ns)
-    arguments = (
-        *("stream", "--databento", gateway.dataset, "--symbols", "ABC,XYZ", "--out", work.out),
-        *("--gateway", f"127.0.0.1:{gateway.port}", "--clock", f"@{clock.path}"),
-        *(engine or engines.embedded_stream()),
-        *("--checkpointing_interval=1000", "--max_bundle_time_mills=50"),
-    )
-    return Driver(work.folder / "streamed", arguments)
-
-
-def wait_for_candles(work: Workspace, driver: Driver, bytes_more: int = 1) -> None:
-    def grown() -> bool:
-        assert driver.process.poll() is None, driver.stderr
-        return sum(map(len, contents(work.out).values())) >= bytes_more
-
-    wait_until(grown, "the stream writes candles", _SECONDS)
-
-
-@pytest.mark.cluster
-def test_command_through_a_cut_and_a_restart(work: Workspace) -> None:
-    items = [*NAMES, *TRADES]
-    with live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway:
-        with stream_command(work, gateway) as driver:
-            gateway.wait_for_sessions(1)
-            gateway.send(*TRADES[:20])
-            wait_for_candles(work, driver)
-            gateway.cut()
-            gateway.send(*TRADES[20:31])
-            gateway.wait_for_sessions(2)
-            wait_for_candles(work, driver, 56 * 5)
-            os.killpg(driver.process.pid, signal.SIGINT)
-            outcome = driver.wait(_SECONDS).expect(0)
-        lines = outcome.stderr.splitlines()
-        assert all(line.startswith("candlebeam: ") for line in lines), outcome.stderr
-        assert any("connecting again" in line for line in lines)
-        assert "ended" in lines[-1]
-        assert KEY not in outcome.output
-        gateway.send(*TRADES[31:])
-        gateway.now_ns = end_of(TRADES)
-        batch = in_batch(work, items)
-        with stream_command(work, gateway) as driver:
-
-            def is_equal() -> bool:
-                assert driver.process.poll() is None, driver.stderr
-                return contents(work.out) == contents(batch.out)
-
-            wait_until(is_equal, "the stream has made what a backfill makes", _SECONDS)
-            os.killpg(driver.process.pid, signal.SIGINT)
-            driver.wait(_SECONDS).expect(0)
-    assert_equal(work, items)
-
-
-@pytest.mark.cluster
-def test_command_ends_where_the_gateway_refuses(work: Workspace) -> None:
-    with (
-        live_gateway(*NAMES, now_ns=MIDNIGHT_NS, key="db-another") as gateway,
-        stream_command(work, gateway) as driver,
-    ):
-        outcome = driver.wait(_SECONDS).expect(1)
-    assert outcome.stderr.splitlines()[-1].startswith("candlebeam: XNAS.ITCH: ")
-    assert "Authentication failed" in outcome.stderr
-    assert KEY not in outcome.output
-
-
-@pytest.mark.cluster
-def test_command_tells_what_fails_and_goes_on_once_it_can(work: Workspace) -> None:
-    """Flink goes on from the last checkpoint, and says nothing about why it had to."""
-    work.out.mkdir()
-    obstacle = work.out / "DATABENTO"
-    obstacle.write_bytes(b"")
-    items = [*NAMES, *TRADES]
-    with (
-        live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway,
-        stream_command(work, gateway) as driver,
-    ):
-        wait_until(lambda: "is not followed" in driver.stderr, "it says what fails", _SECONDS)
-        obstacle.unlink()
-        gateway.wait_for_sessions(1)
-        gateway.send(*TRADES)
-        gateway.now_ns = end_of(TRADES)
-        made = contents(in_batch(work, items).out)
-        wait_for_candles(work, driver, sum(map(len, made.values())))
-        os.killpg(driver.process.pid, signal.SIGINT)
-        outcome = driver.wait(_SECONDS).expect(0)
-    told = [line for line in outcome.stderr.splitlines() if "is not followed" in line]
-    assert len(told) == 1
-    assert "NotADirectoryError" in told[0]
-    assert_equal(work, items)
-
-
-@pytest.fixture(scope="module")
-def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
-    """Whose workers have the key; what is lost is made up for from checkpoints."""
-    engines.need_clusters()
-    folder = tmp_path_factory.mktemp("flink")
-    options = {**RESTARTS, "state.checkpoints.dir": f"file://{folder}/checkpoints"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATABENTO_API_KEY", KEY)
-        with FlinkCluster(folder, task_managers=2, slots=1, options=options) as cluster:
-            yield cluster
-        cluster.assert_nothing_left()
-
-
-@pytest.mark.cluster
-def test_lost_worker(work: Workspace, flink: FlinkCluster) -> None:
-    items = [*NAMES, *TRADES]
-    with (
-        live_gateway(*NAMES, now_ns=MIDNIGHT_NS) as gateway,
-        stream_command(work, gateway, engines.stream_on_flink(flink)) as driver,
-    ):
-        gateway.wait_for_sessions(1)
-        gateway.send(*TRADES[:31])
-        wait_for_candles(work, driver)
-        # One of them has the session; it is gone for long enough that it is begun anew.
-        for process in flink.worker_processes():
-            os.kill(process, signal.SIGKILL)
-        gateway.send(*TRADES[31:])
-        gateway.now_ns = end_of(TRADES)
-        made = contents(in_batch(work, items).out)
-        wait_for_candles(work, driver, sum(map(len, made.values())))
-        assert len(gateway.subscriptions()) > 1
-        os.killpg(driver.process.pid, signal.SIGINT)
-        driver.wait(_SECONDS).expect(0)
-    assert_equal(work, items)
-
-
-@pytest.mark.cluster
-def test_a_refusal_on_a_cluster_ends_the_command(work: Workspace, flink: FlinkCluster) -> None:
-    with (
-        live_gateway(*NAMES, now_ns=MIDNIGHT_NS, key="db-another") as gateway,
-        stream_command(work, gateway, engines.stream_on_flink(flink)) as driver,
-    ):
-        outcome = driver.wait(_SECONDS).expect(1)
-    assert "Authentication failed" in outcome.stderr.splitlines()[-1]
-    assert KEY not in outcome.output
