@@ -226,7 +226,8 @@ def attach(out: str, staging: str | None, report_file: str | None) -> None:
     from candlebeam.pipelines.summary import print_summary
 
     check_writable(report_file)
-    report = run_attach(out, staging, progress())
+    with Interruption():
+        report = run_attach(out, staging, progress())
     if report_file:
         report.write(report_file)
     print_summary(report)

@@ -42,3 +42,13 @@ def cancel_all() -> None:
 def is_cancelled(run: str) -> bool:
     """Whether it was asked."""
     return run in _cancelled
+
+
+def stop_if_cancelled(run: str) -> None:
+    """Raises KeyboardInterrupt if it was asked; for loops that wait for something else.
+
+    The exception of a Ctrl-C gets lost where Python runs code whose errors it drops: when a
+    connection that is let go of is closed, say.
+    """
+    if is_cancelled(run):
+        raise KeyboardInterrupt

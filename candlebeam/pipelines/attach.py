@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+import uuid
+from collections.abc import Callable
 
 from candlebeam.cluster.flink_master import FlinkMaster, MasterError
 from candlebeam.cluster.job_record import JobRecord
 from candlebeam.cluster.problems import explain
 from candlebeam.errors import CandlebeamError
+from candlebeam.io.cancellation import cancellable, stop_if_cancelled
 from candlebeam.outcome import AGAIN
 from candlebeam.pipelines.backfill import clean_up, staging_of
 from candlebeam.pipelines.lock import output_lock
@@ -39,8 +42,9 @@ def run_attach(out: str, staging: str | None = None, progress: Progress | None =
     started = time.monotonic()
     with output_lock(out, "attach"):
         work = Work(record.shards, record.bytes, record.markets)
-        with (progress or Progress()).watching(folder, work):
-            problem = _wait(record)
+        waiting = uuid.uuid4().hex
+        with cancellable(waiting), (progress or Progress()).watching(folder, work):
+            problem = _wait(record, lambda: stop_if_cancelled(waiting))
         outcomes = folder.outcomes()
         for outcome in outcomes:
             if outcome.status == AGAIN:
@@ -56,11 +60,15 @@ def run_attach(out: str, staging: str | None = None, progress: Progress | None =
     return report
 
 
-def _wait(record: JobRecord) -> str:
-    """Waits for the end of a job; returns what went wrong with it, or ""."""
+def _wait(record: JobRecord, look: Callable[[], None]) -> str:
+    """Waits for the end of a job; returns what went wrong with it, or "".
+
+    What `look`, which is called again and again, raises ends the waiting.
+    """
     master = FlinkMaster(record.master)
     heard = time.monotonic()
     while True:
+        look()
         try:
             job = master.job(record.job_id)
         except MasterError:

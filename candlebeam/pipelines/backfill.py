@@ -14,7 +14,7 @@ from candlebeam.catalog import Catalog
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.formats.candles.companion import CandlePaths
 from candlebeam.inventory import Inventory
-from candlebeam.io.cancellation import cancellable
+from candlebeam.io.cancellation import cancellable, stop_if_cancelled
 from candlebeam.io.candle_writer import recover
 from candlebeam.io.early_workers import EarlyWorkers, working_early
 from candlebeam.io.market_commit import CommitOptions
@@ -335,6 +335,7 @@ class Backfill:
             name=f"candlebeam-{self._run}",
             on_job=self._note_job,
             detach=request.detach,
+            look=lambda: stop_if_cancelled(self._run),
             say=self._progress.say,
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from candlebeam.cluster.job_record import JobRecord
 from candlebeam.errors import CandlebeamError, UsageError
 from candlebeam.feeds.clock import Clock
-from candlebeam.feeds.stream_errors import begin_stream, end_stream, why_ended
+from candlebeam.feeds.stream_errors import begin_stream, end_stream, is_ending, why_ended
 from candlebeam.pipelines.backfill import clean_up, staging_of
 from candlebeam.pipelines.lock import output_lock
 from candlebeam.pipelines.quiet import without_warnings
@@ -239,7 +239,12 @@ class _Stream:
 
 
 def _look() -> None:
-    """Ends the job when a worker in this process says that it cannot go on."""
+    """Ends the job when a worker in this process says that it cannot go on.
+
+    Or when it was asked to end and the exception of that got lost: see `io.cancellation`.
+    """
+    if is_ending():
+        raise KeyboardInterrupt
     if reason := why_ended():
         end_stream()
         raise CandlebeamError(reason)
