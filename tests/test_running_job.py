@@ -101,8 +101,3 @@ def test_job_that_is_ending_is_not_asked_again(server: RestServer, state: str) -
 def test_nothing_to_end(server: RestServer) -> None:
     assert end(server, job("other", 1)) == ("", [])
     assert end(server, job("backfill", 1, "CANCELED"), job("other", 1)) == ("", [])
-
-
-def test_job_whose_master_does_not_answer_may_go_on() -> None:
-    told = running_job.end_job(FlinkMaster(f"localhost:{free_port()}"), "backfill")
-    assert told.startswith("the job backfill could not be ended: no Flink master answers at ")

@@ -76,15 +76,15 @@ def end_job(master: FlinkMaster, name: str) -> str:
 
     Returns:
         "" once it has ended, or where there is none; else what is known of it.
+
+    Raises:
+        MasterError: the master does not answer.
     """
-    try:
-        job = master.find_job(name)
-        if job is None or job.ended:
-            return ""
-        if job.state not in _ENDING:
-            master.cancel(job.id)
-    except MasterError as error:
-        return f"the job {name} could not be ended: {error}"
+    job = master.find_job(name)
+    if job is None or job.ended:
+        return ""
+    if job.state not in _ENDING:
+        master.cancel(job.id)
     return f"the job {job.id} at {master.url} has not ended yet ({job.state.lower()})"
 
 

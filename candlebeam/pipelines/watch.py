@@ -154,7 +154,11 @@ class Watch:
         deadline, late = now + _CANCEL_SECONDS, now + _LATE_SECONDS
         master, asked = self._target.master, False
         while True:
-            running = "" if master is None else end_job(master, self._name)
+            running = silent = ""
+            try:
+                running = "" if master is None else end_job(master, self._name)
+            except MasterError as error:
+                silent = f"the job {self._name} could not be ended: {error}"
             over = True
             # The job server may be gone, and with it what runs inside of it.
             with contextlib.suppress(Exception):
@@ -163,11 +167,17 @@ class Watch:
                     self._result.cancel()
                     asked = True
             now = time.monotonic()
-            if over and not running and (master is None or self._job is not None or now > late):
+            is_late = now > (late if over and not running else deadline)
+            if is_late and (running or silent):
+                return f"{running or silent}; it may go on: end it there before the next run"
+            if is_late or (over and not running and not silent and self._is_known):
                 return ""
-            if now > deadline:
-                return running and f"{running}; it may go on: end it there before the next run"
             time.sleep(_LOOK_SECONDS)
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether the job is where it should be; to a cluster it may still be on its way."""
+        return self._target.master is None or self._job is not None
 
 
 def end_of(server: JobServer | None, error: Exception) -> CandlebeamError | None:
