@@ -43,11 +43,12 @@ class GrowingArchive:
         say: called with a line when a folder cannot be read.
 
     Attributes:
-        markets: the logs of each market; only ever grows.
+        markets: the logs of each market, each once, as they were found; only ever grows. Some 300
+            bytes a log, in every process that follows.
     """
 
     def __init__(self, roots: tuple[str, ...], every_s: float, say: Callable[[str], None]) -> None:
-        self.markets: dict[Market, set[LogFile]] = {}
+        self.markets: dict[Market, list[LogFile]] = {}
         self._roots, self._every_s, self._say = roots, every_s, say
         self._next = 0.0
         self._known: set[LogFile] = set()
@@ -107,7 +108,7 @@ class GrowingArchive:
     def _add(self, log: LogFile, collector: str, exchange: str, symbol: str) -> None:
         name = exchange.upper()
         market = Market(collector.upper(), name, normalize_symbol(name, symbol, log.start_ts))
-        self.markets.setdefault(market, set()).add(log)
+        self.markets.setdefault(market, []).append(log)
         self._known.add(log)
 
 
