@@ -37,6 +37,7 @@ COMPILE = $(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.1
 
 # A module's tests stay together: what starts a cluster starts it once.
 test: check
+	$(BIN)/python -m tests.compiled
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(READY)
