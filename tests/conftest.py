@@ -34,5 +34,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What fails fast comes first."""
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+    """What fails fast comes first; of what takes minutes, the longest: two run at a time."""
+
+    def minutes(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("cluster")
+        return 0 if mark is None else int(mark.kwargs["minutes"])
+
+    items.sort(key=lambda item: (minutes(item) > 0, -minutes(item)))

@@ -32,7 +32,7 @@ from tests.gates import Gates
 from tests.test_cluster_faults import assert_error
 from tests.worker_pools import wait_until
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster(minutes=3)
 _MARK = "CANDLEBEAM_TEST_OF_FAILURES"
 #: Far more than any of these takes, and less than what runners wait for by themselves.
 _SECONDS = 120

@@ -30,7 +30,7 @@ from tests.drivers import Driver
 from tests.gates import Gates
 from tests.worker_pools import MODULE, wait_until, wait_until_gone
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster(minutes=7)
 #: Every file is a shard.
 _SHARD_BYTES = 300
 _SHARDS = ("--shard_bytes", _SHARD_BYTES)

@@ -16,7 +16,7 @@ from tests.agreement import assert_files_agree, assert_report_agrees
 from tests.archives import make_archive
 from tests.command_line import Outcome, Workspace, contents, leftovers, run_process
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster(minutes=6)
 #: So that even the small files of the archive make several shards a market.
 _SHARD_BYTES = 300
 

@@ -29,7 +29,7 @@ from tests.live_streams import (
 )
 from tests.worker_pools import wait_until
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster(minutes=2)
 _SECONDS = 240
 
 

@@ -23,7 +23,7 @@ from tests.replays import Replay
 from tests.test_cluster_faults import companions_of, running_jobs
 from tests.worker_pools import wait_until as wait_for_long
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.cluster(minutes=5)
 #: A replayed minute at a time, and how long one takes.
 _STEP_SECONDS = 0.03
 _SECONDS = 240
