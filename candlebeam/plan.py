@@ -187,6 +187,8 @@ def _find_base(market: Market, options: PlanOptions) -> _Base:
         )
     if size is None or size < companion.size:
         found = f"has {size} of {companion.size} bytes" if has_records else "is missing"
+        if companion.state.sessions:
+            raise CandlebeamError(f"{paths.records} {found}; {FROM_SESSION}")
         return _Base(notes=[f"{paths.records} {found}; the market was made again"], rebuilt=True)
     return _Base(companion.traded, records=companion.records)
 

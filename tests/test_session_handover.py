@@ -186,3 +186,14 @@ def test_late_input_behind_a_session_makes_nothing_again(work: Workspace) -> Non
     assert contents(work.out) == before
     assert "late" in backfill(work, late, last)
     assert contents(work.out) == before
+
+
+def test_candles_of_a_session_that_are_damaged_are_not_made_of_files(work: Workspace) -> None:
+    stream(work, TRADES[:ENDED])
+    records = work.out / f"{ABC}.bin"
+    records.write_bytes(records.read_bytes()[:56])
+    path = dbn(work, "all", 0, TRADES)
+    told = backfill(work, path, code=1)
+    assert f"{ABC}.bin has 56 of 224 bytes; the candles have trades of a live session" in told
+    backfill(work, path, options=("--force",))
+    assert_all(work)

@@ -51,7 +51,7 @@ class CandleOutput:
         """
         for companion in self._companions.values():
             if isinstance(companion, Companion) and companion.state is not None:
-                yield from ((each.root, each.path) for each in companion.state.inputs)
+                yield from ((each.root, each.path) for each in companion.state.files)
                 yield from companion.state.skipped
 
     def may_have_leftovers(self, paths: CandlePaths) -> bool:
