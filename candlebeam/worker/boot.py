@@ -17,6 +17,7 @@ import resource
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -78,8 +79,10 @@ def _start(
         connected = _connect(given)
     except BaseException as error:
         faulthandler.dump_traceback_later(_END_SECONDS, exit=True)
+        # Before it is told: who looks into the log then finds it there.
+        traceback.print_exc()
         tell(f"{_line_of(error)} (worker {given.id}, log {log.path})")
-        raise
+        raise SystemExit(1) from error
     faulthandler.cancel_dump_traceback_later()
     gc.freeze()
     gc.enable()
