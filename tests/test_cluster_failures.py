@@ -35,7 +35,7 @@ from tests.worker_pools import wait_until
 pytestmark = pytest.mark.cluster(minutes=3)
 _MARK = "CANDLEBEAM_TEST_OF_FAILURES"
 #: Far more than any of these takes, and less than what runners wait for by themselves.
-_SECONDS = 120
+_SECONDS = 240
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ _MARKETS = {
     "PI/2024/OKEX/pepe": 12.5,
 }
 #: How long a driver is patient with a master, and something for the end of it.
-_PATIENCE_SECONDS = 30 + 30
+_PATIENCE_SECONDS = 30 + 60
 
 
 def write_archive(root: Path, hours: range, more: float = 0) -> None:
