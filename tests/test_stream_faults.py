@@ -68,7 +68,11 @@ def logs(tmp_path: Path) -> Logs:
 GARBAGE = b"\x00garbage\n" * 40
 
 
-@pytest.mark.parametrize("garbage", [GARBAGE, b"", b"short", gzip.compress(GARBAGE)])
+@pytest.mark.parametrize(
+    "garbage",
+    [GARBAGE, b"", b"short", gzip.compress(GARBAGE)],
+    ids=["text", "nothing", "short", "gzip"],
+)
 def test_log_that_is_replaced_by_garbage_is_set_aside_until_it_is_back(
     logs: Logs, garbage: bytes
 ) -> None:
