@@ -239,23 +239,9 @@ def _plan_resumed(
     new = [f for f in files if f not in known]
     if not new and not any(_has_grown(inventory, f, known[f]) for f in files):
         return PlannedMarket(market, records=base.records, late_files=late_files)
-    inputs = FileRun(
-        [f.full_path for f in files],
-        [f.size for f in files],
-        [known[f].text_bytes if f in known else 0 for f in files],
-    )
-    return _planned(
-        inventory,
-        market,
-        options,
-        inputs,
-        [f for f in files if f.start_ts == files[-1].start_ts],
-        covered=state.covered + len(new),
-        base=base,
-        late_files=late_files,
-        from_ts=companion.end_ts - companion.timeframe.ms,
-        skipped=state.skipped,
-    )
+    seen = [known[f].text_bytes if f in known else 0 for f in files]
+    covered = state.covered + len(new)
+    return _planned_on(inventory, companion, options, files, seen, covered, base, late_files)
 
 
 def _plan_behind_session(
@@ -293,21 +279,40 @@ def _plan_behind_session(
         raise CandlebeamError(f"{'; '.join(notes)}; {FROM_SESSION}")
     first = max(sum(file.start_ts <= from_ts for file in found) - 1, 0)
     files = found[first:]
-    inputs = FileRun(
-        [f.full_path for f in files],
-        [f.size for f in files],
-        [_ALL_SEEN if f.start_ts < companion.end_ts else 0 for f in files],
-    )
+    seen = [_ALL_SEEN if f.start_ts < companion.end_ts else 0 for f in files]
+    covered = state.covered + len(found)
+    base = replace(base, notes=[*base.notes, *notes])
+    return _planned_on(inventory, companion, options, files, seen, covered, base)
+
+
+def _planned_on(
+    inventory: Inventory[F],
+    companion: Companion,
+    options: PlanOptions,
+    files: list[ListedFile],
+    seen: list[int],
+    covered: int,
+    base: _Base,
+    late_files: int = 0,
+) -> PlannedMarket:
+    """The plan for candles that are gone on from: files from their last candle on.
+
+    Args:
+        seen: of each file, as `InputFile` has it.
+        covered: how many inputs the candles will cover.
+    """
+    assert companion.state is not None
     return _planned(
         inventory,
-        market,
+        companion.market,
         options,
-        inputs,
+        FileRun([f.full_path for f in files], [f.size for f in files], seen),
         [f for f in files if f.start_ts == files[-1].start_ts],
-        covered=state.covered + len(found),
-        base=replace(base, notes=[*base.notes, *notes]),
-        from_ts=from_ts,
-        skipped=state.skipped,
+        covered=covered,
+        base=base,
+        late_files=late_files,
+        from_ts=companion.end_ts - companion.timeframe.ms,
+        skipped=companion.state.skipped,
     )
 
 
